@@ -1,0 +1,177 @@
+"""Blobs on a local disk: written to a temporary file, synced, renamed, and the folder synced.
+
+A published id must survive a power cut, so both the bytes and the name are on disk before ``commit`` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from overnight.ports.blobs import StorageFull
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_PIECE = 1024 * 1024
+_BUFFER = 4 * 1024 * 1024
+
+
+class LocalWriter:
+    """Collects bytes and hands them to the disk in large pieces, off the event loop."""
+
+    def __init__(self, file: BinaryIO, temporary: Path, final: Path) -> None:
+        self._file = file
+        self._temporary = temporary
+        self._final = final
+        self._buffer = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER:
+            full, self._buffer = self._buffer, bytearray()
+            await asyncio.to_thread(_write, self._file, full)
+
+    async def commit(self) -> None:
+        await asyncio.to_thread(self._commit)
+
+    def _commit(self) -> None:
+        _write(self._file, self._buffer)
+        self._buffer = bytearray()
+        os.fsync(self._file.fileno())
+        _publish(self._temporary, self._final)
+
+
+class LocalBlobs:
+    """Blobs under one folder; a key is a relative path."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "blobs"
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._temporary, self._lock = _own_folder(root / "tmp")
+
+    @asynccontextmanager
+    async def writer(self, key: str) -> AsyncIterator[LocalWriter]:
+        temporary = self._new_temporary()
+        file = await asyncio.to_thread(temporary.open, "wb", buffering=0)
+        try:
+            yield LocalWriter(file, temporary, self._path(key))
+        finally:
+            await asyncio.to_thread(_discard, file, temporary)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        file = await asyncio.to_thread(self._path(key).open, "rb", buffering=0)
+        try:
+            while piece := await asyncio.to_thread(file.read, _PIECE):
+                yield piece
+        finally:
+            file.close()
+
+    @asynccontextmanager
+    async def local(self, key: str) -> AsyncIterator[Path]:
+        path = self._path(key)
+        if not await asyncio.to_thread(path.exists):
+            raise FileNotFoundError(key)
+        yield path
+
+    @asynccontextmanager
+    async def placing(self, key: str) -> AsyncIterator[Path]:
+        temporary = self._new_temporary()
+        try:
+            yield temporary
+            await asyncio.to_thread(_place, temporary, self._path(key))
+        finally:
+            await asyncio.to_thread(temporary.unlink, missing_ok=True)
+
+    async def size(self, key: str) -> int | None:
+        try:
+            return (await asyncio.to_thread(self._path(key).stat)).st_size
+        except FileNotFoundError:
+            return None
+
+    async def delete(self, key: str) -> None:
+        await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._root / key
+
+    def _new_temporary(self) -> Path:
+        return self._temporary / secrets.token_hex(16)
+
+
+def _own_folder(root: Path) -> tuple[Path, int]:
+    """Make a folder for the unfinished files of this process and remove those that dead processes left.
+
+    A folder is held by a lock that the kernel drops with its process; what was in it was never published.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for leftover in root.iterdir():
+        lock = _lock(leftover)
+        if lock is not None:
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+    folder = root / secrets.token_hex(8)
+    folder.mkdir()
+    lock = _lock(folder)
+    if lock is None:
+        raise BlockingIOError(folder)
+    return folder, lock
+
+
+def _lock(folder: Path) -> int | None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _write(file: BinaryIO, data: bytearray) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StorageFull(error.errno, "there is no room left in the data folder") from error
+        raise
+
+
+def _discard(file: BinaryIO, temporary: Path) -> None:
+    file.close()
+    temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, final: Path) -> None:
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _publish(temporary, final)
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    if not final.parent.is_dir():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        sync_folder(final.parent.parent)
+    temporary.rename(final)
+    sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

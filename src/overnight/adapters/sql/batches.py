@@ -1,0 +1,120 @@
+"""Batches in SQL; keeps the promises of ``ports/batches.py``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, insert, select, update
+
+from overnight.adapters.sql.rows import changes, to_record, to_row
+from overnight.adapters.sql.tables import batches
+from overnight.adapters.sql.tables import files as files_table
+from overnight.domain.batch import ACTIVE, Batch
+from overnight.domain.result import Tally
+from overnight.ports.batches import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.sql.elements import ColumnElement
+
+    from overnight.domain.file import File
+    from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+
+_ACTIVE = tuple(sorted(ACTIVE))
+
+
+class SqlBatches:
+    """Batches in the tables ``batches`` and ``files``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, batch: Batch) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(batches).values(to_row(batch)))
+
+    async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
+        query = select(batches).where(batches.c.id == batch_id, batches.c.resource == resource)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return None if row is None else to_record(Batch, dict(row))
+
+    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
+        query = select(batches).where(batches.c.resource == resource)
+        async with self._engine.connect() as connection:
+            if after is not None:
+                cursor = select(batches.c.seq).where(batches.c.resource == resource, batches.c.id == after)
+                seq = await connection.scalar(cursor)
+                if seq is None:
+                    return None
+                query = query.where(batches.c.seq < seq)
+            rows = (await connection.execute(query.order_by(batches.c.seq.desc()).limit(limit + 1))).mappings().all()
+        return Page([to_record(Batch, dict(row)) for row in rows[:limit]], len(rows) > limit)
+
+    async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
+        statement = update(batches).where(*_is(expected), batches.c.status == expected.status)
+        async with self._engine.begin() as connection:
+            written = await connection.execute(statement.values(changes(new, expected)))
+            if written.rowcount != 1:
+                return False
+            for file in files:
+                await connection.execute(insert(files_table).values(to_row(file)))
+        return True
+
+    async def record_progress(self, batch: Batch, tally: Tally) -> bool:
+        values = to_row(tally)
+        async with self._engine.begin() as connection:
+            written = await connection.execute(update(batches).where(*_is(batch)).values(values))
+        return written.rowcount == 1
+
+    async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
+        free = (batches.c.worker.is_(None)) | (batches.c.lease_until < now)
+        query = select(batches).where(batches.c.status.in_(_ACTIVE), free).order_by(batches.c.seq).limit(limit)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        claimed = []
+        for row in rows:
+            batch = await self._take(to_record(Batch, dict(row)), worker, until)
+            if batch is not None:
+                claimed.append(batch)
+        return claimed
+
+    async def _take(self, seen: Batch, worker: WorkerId, until: float) -> Batch | None:
+        taking = (
+            update(batches)
+            .where(*_is(seen), batches.c.status.in_(_ACTIVE))
+            .values(epoch=seen.epoch + 1, worker=worker, lease_until=until)
+        )
+        async with self._engine.begin() as connection:
+            if (await connection.execute(taking)).rowcount != 1:
+                return None
+            row = (await connection.execute(select(batches).where(batches.c.id == seen.id))).mappings().one()
+        return to_record(Batch, dict(row))
+
+    async def renew(self, batch: Batch, worker: WorkerId, *, until: float) -> Batch | None:
+        renewing = update(batches).where(*_is(batch), batches.c.worker == worker).values(lease_until=until)
+        async with self._engine.begin() as connection:
+            if (await connection.execute(renewing)).rowcount != 1:
+                return None
+            row = (await connection.execute(select(batches).where(batches.c.id == batch.id))).mappings().one()
+        return to_record(Batch, dict(row))
+
+    async def release(self, batch: Batch, worker: WorkerId) -> None:
+        releasing = update(batches).where(*_is(batch), batches.c.worker == worker).values(worker=None, lease_until=0)
+        async with self._engine.begin() as connection:
+            await connection.execute(releasing)
+
+    async def uses(self, file_id: FileId) -> bool:
+        query = select(exists().where(batches.c.input_file_id == file_id, batches.c.status.in_(_ACTIVE)))
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(query))
+
+
+
+
+
+def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Name a batch as its reader knows it: a raised epoch is another owner's."""
+    return batches.c.id == batch.id, batches.c.epoch == batch.epoch

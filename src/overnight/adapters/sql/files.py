@@ -1,0 +1,153 @@
+"""Files and uploads in SQL; keeps the promises of ``ports/files.py``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, exists, func, insert, or_, select, update
+
+from overnight.adapters.sql.rows import changes, to_record, to_row
+from overnight.adapters.sql.tables import batches, files, parts, uploads
+from overnight.domain.batch import ACTIVE
+from overnight.domain.file import File, Purpose
+from overnight.domain.upload import Part, Upload, UploadStatus
+from overnight.ports.batches import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.sql.elements import ColumnElement
+
+    from overnight.domain.ids import FileId, PartId, ResourceId, UploadId
+
+
+class SqlFiles:
+    """Files in the table ``files``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, file: File) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(files).values(to_row(file)))
+
+    async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
+        query = select(files).where(files.c.id == file_id, files.c.resource == resource, *_visible(now))
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return None if row is None else to_record(File, dict(row))
+
+    async def page(  # noqa: PLR0913 - the port's parameters
+        self,
+        resource: ResourceId,
+        *,
+        after: FileId | None,
+        limit: int,
+        purpose: Purpose | None,
+        oldest_first: bool,
+        now: float,
+    ) -> Page[File] | None:
+        query = select(files).where(files.c.resource == resource, *_visible(now))
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
+        async with self._engine.connect() as connection:
+            if after is not None:
+                cursor = select(files.c.seq).where(files.c.resource == resource, files.c.id == after)
+                seq = await connection.scalar(cursor)
+                if seq is None:
+                    return None
+                query = query.where(files.c.seq > seq if oldest_first else files.c.seq < seq)
+            order = files.c.seq.asc() if oldest_first else files.c.seq.desc()
+            rows = (await connection.execute(query.order_by(order).limit(limit + 1))).mappings().all()
+        return Page([to_record(File, dict(row)) for row in rows[:limit]], len(rows) > limit)
+
+    async def delete(self, resource: ResourceId, file_id: FileId, *, now: float) -> bool:
+        deleting = (
+            update(files)
+            .where(files.c.id == file_id, files.c.resource == resource, *_visible(now))
+            .values(deleted_at=int(now))
+        )
+        async with self._engine.begin() as connection:
+            return (await connection.execute(deleting)).rowcount == 1
+
+    async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
+        query = select(func.count()).where(
+            files.c.resource == resource,
+            files.c.purpose != Purpose.BATCH_OUTPUT,
+            files.c.expires_at.is_not(None) if expiring else files.c.expires_at.is_(None),
+            *_visible(now),
+        )
+        async with self._engine.connect() as connection:
+            return int(await connection.scalar(query) or 0)
+
+    async def gone(self, *, now: float, limit: int) -> Sequence[File]:
+        in_use = exists().where(batches.c.input_file_id == files.c.id, batches.c.status.in_(tuple(sorted(ACTIVE))))
+        due = or_(files.c.deleted_at.is_not(None), files.c.expires_at <= now)
+        query = select(files).where(files.c.bytes_removed == 0, due, ~in_use).limit(limit)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [to_record(File, dict(row)) for row in rows]
+
+    async def forget_bytes(self, file: File) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(update(files).where(files.c.id == file.id).values(bytes_removed=1))
+
+
+def _visible(now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return files.c.deleted_at.is_(None), or_(files.c.expires_at.is_(None), files.c.expires_at > now)
+
+
+class SqlUploads:
+    """Uploads in the tables ``uploads`` and ``parts``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, upload: Upload) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(uploads).values(to_row(upload)))
+
+    async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
+        query = select(uploads).where(uploads.c.id == upload_id, uploads.c.resource == resource)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return None if row is None else to_record(Upload, dict(row))
+
+    async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
+        saving = update(uploads).where(uploads.c.id == expected.id, uploads.c.status == expected.status)
+        async with self._engine.begin() as connection:
+            if (await connection.execute(saving.values(changes(new, expected)))).rowcount != 1:
+                return False
+            if file is not None:
+                await connection.execute(insert(files).values(to_row(file)))
+        return True
+
+    async def add_part(self, part: Part) -> bool:
+        # An update that changes nothing takes the write lock, so that the upload cannot end before the part is in.
+        pending = uploads.c.id == part.upload_id, uploads.c.status == UploadStatus.PENDING
+        async with self._engine.begin() as connection:
+            locking = update(uploads).where(*pending).values(status=UploadStatus.PENDING)
+            if (await connection.execute(locking)).rowcount != 1:
+                return False
+            await connection.execute(insert(parts).values(to_row(part)))
+        return True
+
+    async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
+        query = select(parts).where(parts.c.upload_id == upload_id)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        wanted = None if part_ids is None else set(part_ids)
+        found = (to_record(Part, dict(row)) for row in rows)
+        return [part for part in found if wanted is None or part.id in wanted]
+
+    async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
+        over = or_(uploads.c.status != UploadStatus.PENDING, uploads.c.expires_at <= now)
+        has_parts = exists().where(parts.c.upload_id == uploads.c.id)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(select(uploads).where(over, has_parts).limit(limit))).mappings().all()
+        return [to_record(Upload, dict(row)) for row in rows]
+
+    async def forget_parts(self, upload: Upload) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(parts).where(parts.c.upload_id == upload.id))

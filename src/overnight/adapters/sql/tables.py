@@ -1,0 +1,95 @@
+"""The tables. ``seq`` is the order of creation, which every list and cursor follows."""
+
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+# SQLite counts rows up by itself only for INTEGER.
+_SEQ = BigInteger().with_variant(Integer, "sqlite")
+
+files = Table(
+    "files",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("id", String(80), nullable=False, unique=True),
+    Column("resource", String(80), nullable=False),
+    Column("purpose", String(40), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("blob", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("status", String(20), nullable=False),
+    Column("status_details", Text),
+    Column("deleted_at", BigInteger),
+    Column("bytes_removed", Integer, nullable=False, server_default="0"),
+    Index("files_of_resource", "resource", "seq"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("id", String(80), nullable=False, unique=True),
+    Column("resource", String(80), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(40), nullable=False),
+    Column("mime_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("file_id", String(80)),
+    Column("file_expires_after", BigInteger),
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("upload_id", String(80), ForeignKey("uploads.id"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("blob", Text, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("id", String(80), nullable=False, unique=True),
+    Column("resource", String(80), nullable=False),
+    Column("flavour", String(20), nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", String(80), nullable=False),
+    Column("completion_window", String(20), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("expiry", String(20), nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("metadata", Text),
+    Column("output_expires_after", BigInteger),
+    Column("in_progress_at", BigInteger),
+    Column("finalizing_at", BigInteger),
+    Column("completed_at", BigInteger),
+    Column("failed_at", BigInteger),
+    Column("expired_at", BigInteger),
+    Column("cancelling_at", BigInteger),
+    Column("cancelled_at", BigInteger),
+    Column("errors", Text, nullable=False),
+    Column("output_file_id", String(80)),
+    Column("error_file_id", String(80)),
+    Column("total", BigInteger, nullable=False),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("input_blob", Text),
+    Column("model", Text),
+    Column("deployment", Text),
+    Column("usage", Text, nullable=False),
+    Column("worker", String(80)),
+    Column("lease_until", Float, nullable=False, server_default="0"),
+    Index("batches_of_resource", "resource", "seq"),
+    Index("batches_by_status", "status", "seq"),
+    Index("batches_by_input", "input_file_id"),
+)

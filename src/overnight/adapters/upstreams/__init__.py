@@ -1,0 +1,1 @@
+"""Model servers: any OpenAI-compatible URL, and the embedded model."""

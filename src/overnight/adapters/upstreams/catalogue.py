@@ -1,0 +1,92 @@
+"""Which deployments there are: those that the configuration names, and those that upstreams tell of."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import structlog
+
+from overnight.adapters.upstreams.http import UpstreamProblem
+from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.ports.upstream import Known, UpstreamHealth
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from overnight.ports.clock import Clock
+
+log = structlog.get_logger()
+
+# An answer about models is good for so long, in seconds.
+_FRESH = 5.0
+
+
+class ModelSource(Protocol):
+    """An upstream that can tell its models."""
+
+    name: UpstreamName
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+
+    async def models(self) -> list[str]:
+        """Ask which models there are. Raises ``UpstreamProblem``."""
+
+
+class Catalogue:
+    """Keeps what the upstreams said last: an upstream that is down does not make its models unknown."""
+
+    def __init__(
+        self, configured: Sequence[Deployment], discovered: Mapping[UpstreamName, ModelSource], clock: Clock
+    ) -> None:
+        self._configured = tuple(configured)
+        self._sources = discovered
+        self._clock = clock
+        self._models: dict[UpstreamName, list[str]] = {}
+        self._problems: dict[UpstreamName, str | None] = dict.fromkeys(discovered, "it was not asked yet")
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+        self._started_at = int(clock.now())
+
+    def known(self) -> Known:
+        deployments = {deployment.name: deployment for deployment in self._discovered()}
+        deployments |= {deployment.name: deployment for deployment in self._configured}
+        return Known(deployments=tuple(deployments.values()), complete=self._models.keys() == self._sources.keys())
+
+    async def refreshed(self) -> Known:
+        async with self._asking:
+            if self._clock.now() - self._asked_at >= _FRESH or any(self._problems.values()):
+                async with asyncio.TaskGroup() as group:
+                    for source in self._sources.values():
+                        group.create_task(self._ask(source))
+                self._asked_at = self._clock.now()
+        return self.known()
+
+    def health(self) -> list[UpstreamHealth]:
+        """Say how each upstream answered when it was last asked."""
+        return [
+            UpstreamHealth(name=name, url=source.url, problem=self._problems[name])
+            for name, source in self._sources.items()
+        ]
+
+    async def _ask(self, source: ModelSource) -> None:
+        try:
+            self._models[source.name] = await source.models()
+        except UpstreamProblem as problem:
+            if self._problems[source.name] != str(problem):
+                log.warning("upstream.silent", upstream=source.name, url=source.url, problem=str(problem))
+            self._problems[source.name] = str(problem)
+        else:
+            self._problems[source.name] = None
+
+    def _discovered(self) -> list[Deployment]:
+        found: dict[str, Deployment] = {}
+        for name, models in self._models.items():
+            for model in models:
+                before = found.get(model)
+                upstreams = (*before.upstreams, name) if before else (name,)
+                found[model] = Deployment(name=model, model=model, upstreams=upstreams, created_at=self._started_at)
+        return list(found.values())

@@ -1,0 +1,79 @@
+"""The application: every route on every prefix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from overnight import __version__
+from overnight.api import errors
+from overnight.api.batches import batch_routes
+from overnight.api.context import PREFIXES, Context, Services
+from overnight.api.files import file_routes
+from overnight.api.health import health_routes
+from overnight.api.middleware import Entrance
+from overnight.api.models import deployment_routes, model_routes
+from overnight.api.schemas import ErrorObject
+from overnight.api.uploads import upload_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from overnight.domain.flavour import Flavour
+    from overnight.domain.limits import Limits
+
+_DESCRIPTION = (
+    "A batch inference service that speaks the OpenAI Batch API under `/v1` and the Azure OpenAI Batch API under"
+    " `/openai?api-version=…` and `/openai/v1`."
+)
+
+
+def make_app(
+    services: Services,
+    limits: Mapping[Flavour, Limits],
+    problem: Callable[[], Awaitable[str | None]],
+    *,
+    root_path: str = "",
+) -> FastAPI:
+    """Make the application; ``problem`` says what keeps the service from working, for ``/ready``."""
+    app = FastAPI(
+        title="overnight",
+        version=__version__,
+        description=_DESCRIPTION,
+        root_path=root_path,
+        redirect_slashes=False,
+        strict_content_type=False,
+        generate_unique_id_function=_operation_id,
+        responses={"4XX": {"model": ErrorObject, "description": "The request cannot be fulfilled."}},
+    )
+    errors.install(app)
+    app.add_middleware(Entrance)
+    app.include_router(health_routes(services, problem))
+    for prefix in PREFIXES:
+        _mount(app, Context(services=services, prefix=prefix, limits=limits[prefix.flavour]))
+    return app
+
+
+def _mount(app: FastAPI, context: Context) -> None:
+    prefix = context.prefix
+    makers = [file_routes, upload_routes, batch_routes]
+    if prefix.documented:
+        makers.append(model_routes)
+    if prefix.path == "/openai":
+        makers.append(deployment_routes)
+    for make in makers:
+        app.include_router(
+            make(context), prefix=prefix.path, tags=[prefix.tag], include_in_schema=prefix.documented
+        )
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{_slug(route)}_{route.name}" if route.tags else route.name
+
+
+def _slug(route: APIRoute) -> str:
+    return str(route.tags[0]).lower().replace(" ", "_")
+
+

@@ -1,0 +1,87 @@
+"""Who is calling: a key names a resource (CONTRACT section 1.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING
+
+from overnight.domain.errors import Unauthorized
+from overnight.domain.flavour import Flavour
+from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+_SHOWN = 4
+
+
+class Keys:
+    """The keys that are accepted, as hashes. Without any, every caller is the default resource."""
+
+    def __init__(self, resources: Mapping[str, ResourceId]) -> None:
+        self._resources = {_digest(key): resource for key, resource in resources.items()}
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    def resource_of(self, request: Request, flavour: Flavour) -> ResourceId:
+        """Say who calls. Raises ``Unauthorized``."""
+        if not self._resources:
+            return DEFAULT_RESOURCE
+        key = _key_in(request)
+        given = _digest(key)
+        found: ResourceId | None = None
+        # Every key is compared, in constant time, so that the time taken says nothing about any of them.
+        for digest, resource in self._resources.items():
+            if hmac.compare_digest(digest, given):
+                found = resource
+        if found is None:
+            raise _refusal(key, flavour)
+        return found
+
+
+def parse_keys(text: str) -> dict[str, ResourceId]:
+    """Read a key file: a key on each line, and after it the resource that it opens if that is not the default one.
+
+    Raises:
+        ValueError: a line has more than two words.
+    """
+    keys = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split("#", 1)[0].split()
+        if len(words) > 2:  # noqa: PLR2004 - key and resource
+            message = f"line {number} has more than a key and a resource"
+            raise ValueError(message)
+        if words:
+            keys[words[0]] = ResourceId(words[1]) if len(words) > 1 else DEFAULT_RESOURCE
+    return keys
+
+
+def _key_in(request: Request) -> str:
+    # Old Azure clients send both headers; the Azure key is the one that is meant.
+    key = request.headers.get("api-key")
+    if key:
+        return key
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _refusal(key: str, flavour: Flavour) -> Unauthorized:
+    if flavour is Flavour.AZURE:
+        return Unauthorized(
+            "Access denied due to invalid subscription key or wrong API endpoint."
+            " Provide a valid key in the api-key header.",
+            code="invalid_api_key",
+        )
+    if not key:
+        message = "You didn't provide an API key. Provide it as 'Authorization: Bearer KEY'."
+        return Unauthorized(message, code="invalid_api_key")
+    shown = f"…{key[-_SHOWN:]}" if len(key) > 4 * _SHOWN else "that was sent"
+    return Unauthorized(f"Incorrect API key provided: the key {shown} is not known here.", code="invalid_api_key")

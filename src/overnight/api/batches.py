@@ -1,0 +1,80 @@
+"""Routes of batches (CONTRACT sections 1.1 rows 1-4, 1.4 and 1.8)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from overnight.api.context import Context, reply
+from overnight.api.schemas import BatchObject, BatchPage, CreateBatchBody
+from overnight.api.uploads import to_expires_after
+from overnight.domain.errors import InvalidRequest
+from overnight.domain.file import ExpiresAfter
+from overnight.domain.ids import BatchId
+from overnight.services.batches import NewBatch
+
+_DEFAULT_PAGE = 20
+
+
+def batch_routes(context: Context) -> APIRouter:
+    """Make the routes of batches for one prefix."""
+    routes = APIRouter()
+    batches, prefix, limits = context.services.batches, context.prefix, context.limits
+
+    @routes.post("/batches", response_model=BatchObject, status_code=prefix.batch_created)
+    async def create_batch(request: Request, body: CreateBatchBody) -> Response:
+        """Create a batch; its input is checked after this has answered."""
+        resource = context.resource(request)
+        batch = await batches.create(resource, prefix.flavour, _new_batch(body))
+        return reply(BatchObject.of(batch), status=prefix.batch_created)
+
+    @routes.get("/batches", response_model=BatchPage)
+    async def list_batches(
+        request: Request,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=0, le=limits.batches_page)] = _DEFAULT_PAGE,
+    ) -> Response:
+        """List batches, newest first."""
+        resource = context.resource(request)
+        page = await batches.page(resource, after=BatchId(after) if after else None, limit=limit)
+        data = [BatchObject.of(batch) for batch in page.items]
+        ends = (data[0].id, data[-1].id) if data else (None, None)
+        # An empty page that promised more would end an SDK's iteration as if there were none.
+        more = page.has_more and bool(data)
+        return reply(BatchPage(data=data, first_id=ends[0], last_id=ends[1], has_more=more))
+
+    @routes.get("/batches/{batch_id}", response_model=BatchObject)
+    async def get_batch(request: Request, batch_id: str) -> Response:
+        """Get a batch."""
+        return reply(BatchObject.of(await batches.get(context.resource(request), BatchId(batch_id))))
+
+    @routes.post("/batches/{batch_id}/cancel", response_model=BatchObject)
+    async def cancel_batch(request: Request, batch_id: str) -> Response:
+        """Stop a batch; what is done stays."""
+        return reply(BatchObject.of(await batches.cancel(context.resource(request), BatchId(batch_id))))
+
+    return routes
+
+
+def _new_batch(body: CreateBatchBody) -> NewBatch:
+    if body.input_file_id is None or not body.input_file_id:
+        if body.input_blob:
+            message = "This server reads its input from files: upload the file and pass its id as 'input_file_id'."
+            raise InvalidRequest(message, param="input_blob", code="invalid_value")
+        message = "Missing required parameter: 'input_file_id'."
+        raise InvalidRequest(message, param="input_file_id", code="missing_required_parameter")
+    return NewBatch(
+        input_file_id=body.input_file_id,
+        endpoint=body.endpoint,
+        completion_window=body.completion_window,
+        metadata=body.metadata,
+        output_expires_after=_output_expiry(body),
+    )
+
+
+def _output_expiry(body: CreateBatchBody) -> ExpiresAfter | None:
+    wish = to_expires_after(body.output_expires_after)
+    # One of Azure's samples puts the anchor beside the member that it belongs to (CONTRACT section 1.4).
+    if wish is not None and body.anchor is not None:
+        return ExpiresAfter(anchor=body.anchor, seconds=wish.seconds)
+    return wish

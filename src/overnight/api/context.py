@@ -1,0 +1,95 @@
+"""What the routes work with, and how the same routes differ from prefix to prefix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from fastapi.responses import Response
+
+from overnight.domain.flavour import Flavour
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pydantic import BaseModel
+    from starlette.requests import Request
+
+    from overnight.api.auth import Keys
+    from overnight.domain.ids import ResourceId
+    from overnight.domain.limits import Limits
+    from overnight.ports.upstream import Deployments, UpstreamHealth
+    from overnight.services.batches import BatchService
+    from overnight.services.files import FileService
+    from overnight.services.uploads import UploadService
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """The use cases behind the routes; ``health`` says how the upstreams answered last."""
+
+    files: FileService
+    uploads: UploadService
+    batches: BatchService
+    deployments: Deployments
+    keys: Keys
+    health: Callable[[], Sequence[UpstreamHealth]]
+
+
+class Prefix(msgspec.Struct, frozen=True, kw_only=True):
+    """One prefix of the API (CONTRACT section 1.1) with its status codes for what was created."""
+
+    path: str
+    flavour: Flavour
+    tag: str
+    batch_created: int = 200
+    file_created: int = 200
+    location: bool = False
+    documented: bool = True
+
+
+PREFIXES = (
+    Prefix(path="/v1", flavour=Flavour.OPENAI, tag="OpenAI"),
+    Prefix(path="/openai/v1", flavour=Flavour.AZURE, tag="Azure v1", batch_created=201),
+    Prefix(
+        path="/openai",
+        flavour=Flavour.AZURE,
+        tag="Azure",
+        batch_created=201,
+        file_created=201,
+        location=True,
+    ),
+    # Where SDKs before 1.65.2 send everything once they are told of a deployment (CONTRACT section 1.2).
+    Prefix(
+        path="/openai/deployments/{deployment}",
+        flavour=Flavour.AZURE,
+        tag="Azure deployments",
+        batch_created=201,
+        file_created=201,
+        location=True,
+        documented=False,
+    ),
+)
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What one set of routes is made with."""
+
+    services: Services
+    prefix: Prefix
+    limits: Limits
+
+    def resource(self, request: Request) -> ResourceId:
+        """Say who calls. Raises ``Unauthorized``."""
+        return self.services.keys.resource_of(request, self.prefix.flavour)
+
+    def located(self, request: Request, kind: str, object_id: str) -> dict[str, str]:
+        """Give the ``Location`` header that Azure adds to what was created."""
+        if not self.prefix.location:
+            return {}
+        url = request.url.replace(path=f"{request.scope.get('root_path', '')}/openai/{kind}/{object_id}")
+        return {"location": str(url)}
+
+
+def reply(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Send an object; it is valid by its making, so it is not validated again."""
+    return Response(model.model_dump_json(), status_code=status, headers=headers, media_type="application/json")

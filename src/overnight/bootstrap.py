@@ -1,0 +1,395 @@
+"""Puts the service together from settings, runs it, and looks at its parts: the only module that names adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+import uvicorn
+import uvloop
+from sqlalchemy.exc import SQLAlchemyError
+
+from overnight.adapters.blobs.local import LocalBlobs
+from overnight.adapters.results.local import LocalResultLogs
+from overnight.adapters.sql.batches import SqlBatches
+from overnight.adapters.sql.database import migrate, open_engine, sqlite_url
+from overnight.adapters.sql.files import SqlFiles, SqlUploads
+from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcess
+from overnight.adapters.upstreams.catalogue import Catalogue
+from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, EmbeddedServer, find_model
+from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream, UpstreamProblem
+from overnight.api.app import make_app
+from overnight.api.auth import Keys, parse_keys
+from overnight.api.context import Services
+from overnight.config import ConfigError, Settings, UpstreamSettings
+from overnight.dispatch.attempt import Attempts
+from overnight.dispatch.dispatcher import Dispatcher
+from overnight.dispatch.drive import Parts
+from overnight.dispatch.pool import Pool
+from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.domain.ids import WorkerId
+from overnight.domain.retry import RetryPolicy
+from overnight.observability import logs
+from overnight.services.batches import BatchService
+from overnight.services.files import FileService
+from overnight.services.retention import Sweeper
+from overnight.services.uploads import UploadService
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from fastapi import FastAPI
+
+log = structlog.get_logger()
+
+_KEEP_ALIVE = 75
+_LEAST_FREE = 1_000_000_000
+_EMBEDDED = UpstreamName("embedded")
+
+
+class StartupError(Exception):
+    """The service cannot start; ``hint`` says what to do, ``exit_code`` what to end with."""
+
+    def __init__(self, message: str, hint: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to tell once the service answers; a warning is a message and a hint."""
+
+    url: str
+    models: list[str]
+    data_dir: Path
+    upstreams: list[str]
+    warnings: list[tuple[str, str]]
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """The finding of ``overnight doctor`` on one part."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that run."""
+
+    app: FastAPI
+    dispatcher: Dispatcher
+    catalogue: Catalogue
+
+
+def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) -> None:
+    """Run the service until it is told to stop. Raises ``StartupError`` and ``ConfigError``."""
+    logs.configure(settings.log_level, settings.log_format)
+    keys = _read_keys(settings)
+    with _listening(settings) as listener:
+        uvloop.run(_serve(settings, keys, listener, ready))
+
+
+async def _serve(
+    settings: Settings, keys: Keys, listener: socket.socket, ready: Callable[[ReadyInfo], None] | None
+) -> None:
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(running_service(settings, keys))
+        server = _Server(
+            uvicorn.Config(
+                service.app,
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=_KEEP_ALIVE,
+            )
+        )
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listener]), name="http server")
+            dispatching = group.create_task(service.dispatcher.run(), name="dispatcher")
+            if ready is not None:
+                ready(await _started(settings, service, listener))
+            await stop.wait()
+            log.info("service.stopping")
+            service.dispatcher.stop()
+            await dispatching
+            server.should_exit = True
+    log.info("service.stopped")
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us, so that running requests get their grace."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Service]:
+    """Open the database, the stores and the upstreams, and put the service together."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    async with AsyncExitStack() as stack:
+        engine = open_engine(sqlite_url(settings.data_dir))
+        stack.push_async_callback(engine.dispose)
+        await migrate(engine)
+        offload = WorkerProcess()
+        stack.callback(offload.close)
+        upstreams = await _open_upstreams(settings, stack)
+        catalogue = Catalogue(
+            _configured(settings, upstreams, clock), {upstream.name: upstream for upstream in upstreams}, clock
+        )
+        await catalogue.refreshed()
+        files, uploads, batches = SqlFiles(engine), SqlUploads(engine), SqlBatches(engine)
+        blobs, limits = LocalBlobs(settings.data_dir), settings.limits_by_flavour()
+        attempts = Attempts(RetryPolicy(), clock, entropy)
+        parts = Parts(
+            batches=batches,
+            files=files,
+            blobs=blobs,
+            logs=LocalResultLogs(settings.data_dir),
+            deployments=catalogue,
+            pools={upstream.name: Pool(upstream, attempts, clock) for upstream in upstreams},
+            offload=offload,
+            clock=clock,
+            entropy=entropy,
+            limits=limits,
+            stop_grace=settings.stop_grace,
+        )
+        worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
+        sweeper = Sweeper(files, uploads, blobs, clock)
+        dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
+        file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
+        services = Services(
+            files=file_service,
+            uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
+            batches=BatchService(batches, clock, entropy, limits, dispatcher),
+            deployments=catalogue,
+            keys=keys,
+            health=catalogue.health,
+        )
+        app = make_app(services, limits, _problem, root_path=settings.root_path)
+        yield Service(app=app, dispatcher=dispatcher, catalogue=catalogue)
+
+
+async def _problem() -> str | None:
+    return None
+
+
+async def _open_upstreams(settings: Settings, stack: AsyncExitStack) -> list[HttpUpstream]:
+    upstreams = [_http_upstream(settings, upstream) for upstream in settings.upstreams]
+    if not upstreams:
+        upstreams = [await _embedded_upstream(settings, stack)]
+    for upstream in upstreams:
+        stack.push_async_callback(upstream.close)
+    return upstreams
+
+
+def _http_upstream(settings: Settings, upstream: UpstreamSettings) -> HttpUpstream:
+    http = HttpSettings(
+        name=UpstreamName(upstream.label),
+        max_concurrency=upstream.max_concurrency,
+        timeout=upstream.timeout,
+        answer_bytes=settings.answer_bytes,
+        api_key=upstream.api_key(),
+    )
+    return HttpUpstream(http, lambda: upstream.url)
+
+
+async def _embedded_upstream(settings: Settings, stack: AsyncExitStack) -> HttpUpstream:
+    try:
+        model = find_model()
+    except EmbeddedMissing as error:
+        hint = "name a model server with `--upstream http://localhost:8000/v1`, or run `make install`"
+        raise StartupError(str(error), hint) from error
+    server = EmbeddedServer(model, MODEL_NAME, settings.embedded_slots)
+    await stack.enter_async_context(server.running())
+    http = HttpSettings(
+        name=_EMBEDDED,
+        max_concurrency=settings.embedded_slots,
+        timeout=600.0,
+        answer_bytes=settings.answer_bytes,
+    )
+    return HttpUpstream(http, server.base_url)
+
+
+def _configured(settings: Settings, upstreams: Sequence[HttpUpstream], clock: SystemClock) -> list[Deployment]:
+    everyone = tuple(upstream.name for upstream in upstreams)
+    return [
+        Deployment(
+            name=deployment.name,
+            model=deployment.model or deployment.name,
+            upstreams=tuple(UpstreamName(name) for name in deployment.upstreams) or everyone,
+            created_at=int(clock.now()),
+            expiry=deployment.expiry,
+        )
+        for deployment in settings.deployments
+    ]
+
+
+async def _started(settings: Settings, service: Service, listener: socket.socket) -> ReadyInfo:
+    silent = [state for state in service.catalogue.health() if state.problem is not None]
+    return ReadyInfo(
+        url=_url(settings, listener),
+        models=[deployment.name for deployment in service.catalogue.known().deployments],
+        data_dir=settings.data_dir,
+        upstreams=[state.url for state in service.catalogue.health()],
+        warnings=[
+            (
+                f"the upstream `{state.url}` does not answer: {state.problem}",
+                "start the model server, or name another with `--upstream`; batches wait until it answers",
+            )
+            for state in silent
+        ],
+    )
+
+
+def _url(settings: Settings, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}{settings.root_path}"
+
+
+def _read_keys(settings: Settings) -> Keys:
+    keys = {}
+    if settings.keys_file is not None:
+        try:
+            keys = parse_keys(settings.keys_file.read_text())
+        except (OSError, ValueError) as error:
+            message = f"the key file `{settings.keys_file}` cannot be read: {error}"
+            raise StartupError(message, "each line holds a key, and after a space the resource it opens", 2) from error
+    if not keys and not _is_loopback(settings.host):
+        message = f"refusing to listen on {settings.host} without API keys: anybody could use the service"
+        raise StartupError(message, "put a key into a file and pass --keys-file FILE, or use --host 127.0.0.1", 2)
+    return Keys(keys)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """Take the port before anything else, so that a second service says so at once."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the data folder `{settings.data_dir}` cannot be made ({error.strerror})"
+        raise StartupError(message, "name another with `--data-dir`") from error
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        message = f"cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)})"
+        raise StartupError(message, "choose another port with `--port`, or `--port 0` for a free one") from error
+    with listener:
+        yield listener
+
+
+def diagnose(settings: Settings) -> list[Check]:
+    """Look at every part that the service needs."""
+    return asyncio.run(_diagnose(settings))
+
+
+async def _diagnose(settings: Settings) -> list[Check]:
+    return [
+        _check_folder(settings),
+        _check_disk(settings),
+        await _check_database(settings),
+        _check_keys(settings),
+        *await _check_upstreams(settings),
+    ]
+
+
+def _check_folder(settings: Settings) -> Check:
+    folder = settings.data_dir
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        detail = f"{folder} cannot be written ({error.strerror})"
+        return Check(name="data folder", ok=False, detail=detail, remedy=f"chmod u+rwx {folder}, or use --data-dir")
+    return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+
+
+def _check_disk(settings: Settings) -> Check:
+    folder = settings.data_dir if settings.data_dir.is_dir() else Path()
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1e9:,.1f} GB free"
+    if free >= _LEAST_FREE:
+        return Check(name="disk", ok=True, detail=detail)
+    return Check(name="disk", ok=False, detail=detail, remedy="free some space, or use --data-dir on another disk")
+
+
+async def _check_database(settings: Settings) -> Check:
+    engine = open_engine(sqlite_url(settings.data_dir))
+    try:
+        await migrate(engine)
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error)
+        remedy = "stop other programs that hold the database, or use another --data-dir"
+        return Check(name="database", ok=False, detail=reason, remedy=remedy)
+    finally:
+        await engine.dispose()
+    return Check(name="database", ok=True, detail="SQLite, schema up to date")
+
+
+def _check_keys(settings: Settings) -> Check:
+    try:
+        keys = _read_keys(settings)
+    except StartupError as error:
+        return Check(name="keys", ok=False, detail=error.message, remedy=error.hint)
+    detail = f"{len(keys)} keys" if keys else f"none: any key is accepted on {settings.host}"
+    return Check(name="keys", ok=True, detail=detail)
+
+
+async def _check_upstreams(settings: Settings) -> list[Check]:
+    if not settings.upstreams:
+        return [_check_embedded()]
+    return [await _check_upstream(settings, upstream) for upstream in settings.upstreams]
+
+
+def _check_embedded() -> Check:
+    try:
+        return Check(name="upstream embedded", ok=True, detail=f"{MODEL_NAME}, {find_model().name}")
+    except EmbeddedMissing as error:
+        remedy = "run `make install`, or name a model server with --upstream"
+        return Check(name="upstream embedded", ok=False, detail=str(error), remedy=remedy)
+
+
+async def _check_upstream(settings: Settings, upstream: UpstreamSettings) -> Check:
+    name = f"upstream {upstream.label}"
+    try:
+        client = _http_upstream(settings, upstream)
+    except ConfigError as error:
+        return Check(name=name, ok=False, detail=error.message, remedy=error.hint)
+    try:
+        models = await client.models()
+    except UpstreamProblem as problem:
+        remedy = "start the model server, or name another with --upstream"
+        return Check(name=name, ok=False, detail=f"{upstream.url} does not answer: {problem}", remedy=remedy)
+    finally:
+        await client.close()
+    return Check(name=name, ok=True, detail=f"{upstream.url}: {', '.join(models) or 'no models'}")

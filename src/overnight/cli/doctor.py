@@ -1,0 +1,93 @@
+"""`overnight doctor`: every part is ok, or there is a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import click
+
+from overnight.cli.commands import Command
+from overnight.cli.console import Column, Shape
+from overnight.cli.exit_codes import ExitCode
+from overnight.cli.failures import explain
+from overnight.cli.service_options import service_options
+from overnight.cli.session import Session, pass_session
+
+UPSTREAM = "upstream"
+SERVER = "server"
+
+
+class Finding(NamedTuple):
+    """What was found about one part."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str | None = None
+
+
+def _encoded(finding: Finding) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(finding._asdict())
+
+
+FINDINGS: Shape[Finding] = Shape(
+    (
+        Column("part", lambda each: each.name),
+        Column("state", lambda each: "ok" if each.ok else "FAULT"),
+        Column("detail", lambda each: each.detail, wraps=True),
+    ),
+    _encoded,
+)
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "overnight doctor",
+        "overnight doctor --upstream http://localhost:8000/v1",
+        "overnight doctor --url http://127.0.0.1:8080/v1",
+    ),
+    details="Takes the settings of `serve` and looks at each part as `serve` would find it, without starting it. If "
+    "`--url` or its environment variable names a server, that is asked as well.\n\n"
+    "The exit code is 0 if all is well, 5 if only an upstream or the server cannot be reached, else 1.",
+)
+@service_options
+@pass_session
+def doctor(session: Session, flags: Mapping[str, object]) -> ExitCode:
+    """Check every part of the service, with a remedy for each fault."""
+    from overnight import bootstrap, config
+
+    settings = config.load(flags).settings
+    checks = bootstrap.diagnose(settings)
+    findings = [Finding(each.name, each.ok, each.detail, each.remedy) for each in checks]
+    if session.options.url_source != "default":
+        findings.append(_server(session))
+    session.console.rows(FINDINGS, findings)
+    for each in findings:
+        if each.remedy and not each.ok:
+            session.console.say(f"{session.console.paint('hint:', 'cyan')} {each.name}: {each.remedy}")
+    return verdict(findings)
+
+
+def verdict(findings: Iterable[Finding]) -> ExitCode:
+    """Give the exit code of the findings."""
+    faults = [each.name for each in findings if not each.ok]
+    if not faults:
+        return ExitCode.OK
+    away = all(name.startswith((UPSTREAM, SERVER)) for name in faults)
+    return ExitCode.UNREACHABLE if away else ExitCode.FAILED
+
+
+def _server(session: Session) -> Finding:
+    from overnight.client import ClientError
+
+    try:
+        models = session.client.models()
+    except ClientError as error:
+        failure = explain(error)
+        assert failure is not None  # noqa: S101 - every error of the client is explained
+        return Finding(SERVER, ok=False, detail=failure.message, remedy=failure.hint)
+    return Finding(SERVER, ok=True, detail=f"{session.client.url} answers and offers {len(models)} models")

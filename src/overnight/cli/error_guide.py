@@ -1,0 +1,47 @@
+"""What the error codes of the service mean and what to do; `overnight help errors` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+VALIDATION: Mapping[str, str] = {
+    "duplicate_custom_id": "Two lines share a custom_id. Give each request its own",
+    "empty_file": "The file holds no request",
+    "input_modified": "The input changed after the batch was created. Create a new one",
+    "invalid_json_line": "The line is not valid JSON in UTF-8. Write one whole object on one line",
+    "invalid_request": "A part of the request has the wrong form; `param` names it",
+    "invalid_url": "The url differs from the endpoint of the batch. Make one batch for each endpoint",
+    "mismatched_model": "The lines name different models. Make one batch for each model",
+    "missing_required_parameter": "The line lacks custom_id, method, url or body; `param` names it",
+    "model_mismatch": "As mismatched_model, on Azure paths",
+    "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",
+    "streaming_unsupported": "The body asks for `stream: true`. Leave it out",
+    "token_limit_exceeded": "Too many tokens wait for this model. Create the batch again when others have ended",
+    "too_many_tasks": "The file has more lines than a batch may have. Split it",
+    "url_mismatch": "As invalid_url, on Azure paths",
+}
+
+RESULTS: Mapping[str, str] = {
+    "batch_cancelled": "The batch was cancelled before this request ran. Run it again in a new batch",
+    "batch_expired": "The completion window closed before this request ran. Run it again in a new batch",
+    "request_timeout": "The model did not answer in time, in any of the attempts",
+    "http_4xx": "The model server refused the request; the line quotes its answer. Correct the request",
+    "http_5xx": "The model server failed, in all of the attempts; the line quotes its last answer",
+}
+
+CALLS: Mapping[str, str] = {
+    "integer_above_max_value": "A number is too large; `param` names it",
+    "integer_below_min_value": "A number is too small; `param` names it",
+    "invalid_api_key": "The key is missing or unknown. Set OVERNIGHT_API_KEY, or pass `--api-key`",
+    "invalid_type": "A field has the wrong type; `param` names it",
+    "invalid_value": "A field has a value that is not supported; the message lists those that are",
+    "missing_required_parameter": "A field is missing; `param` names it",
+    "object_above_max_properties": "There are too many metadata pairs",
+    "string_above_max_length": "A text is too long; `param` names it",
+}
+
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "A batch failed validation (`overnight batches errors ID`)": VALIDATION,
+    "A request failed (`overnight batches errors ID --group`)": RESULTS,
+    "A call was refused": CALLS,
+}

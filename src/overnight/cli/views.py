@@ -1,0 +1,150 @@
+"""Progress on stderr: one line that redraws itself on a terminal, a few plain lines in a log."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import click
+
+from overnight.cli import human, progress
+from overnight.cli.console import Console
+from overnight.cli.options import Options
+from overnight.cli.progress import LogGate, Pace, Snapshot
+
+LABEL = 13
+
+
+class View(Protocol):
+    """Shows how a batch, or several, get on."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show what one poll saw."""
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+
+
+class Screen:
+    """The lines of a command's conversation, the last of which may still change."""
+
+    def __init__(self, console: Console, options: Options) -> None:
+        self._console = console
+        self._shown = options.progress and not options.quiet
+        self.moving = self._shown and console.err_is_terminal
+        self._live = False
+
+    def live(self, text: str) -> None:
+        """Show a line that the next one replaces; nothing in a log."""
+        if self.moving:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo(f"\r\x1b[2K{text[:width]}", err=True, nl=False)
+            self._live = True
+
+    def settle(self, text: str) -> None:
+        """Show a line that stays."""
+        self.clear()
+        if self._shown:
+            self._console.say(text)
+
+    def clear(self) -> None:
+        """Take the changing line away."""
+        if self._live:
+            click.echo("\r\x1b[2K", err=True, nl=False)
+            self._live = False
+
+
+@dataclass(slots=True)
+class LineView:
+    """`batch_01JD8… in progress   12,410/50,000   31 failed   212 requests/s   about 3 min`."""
+
+    screen: Screen
+    label: str
+    clock: Callable[[], float] = time.monotonic
+    _pace: Pace = field(default_factory=Pace)
+    _gate: LogGate = field(default_factory=LogGate)
+    _status: str = ""
+
+    def update(self, snapshot: Snapshot) -> None:
+        now = self.clock()
+        self._pace.add(now, snapshot)
+        words = f"{self.label} {spoken(snapshot.status)}   {progress.describe(snapshot, self._pace)}".rstrip()
+        if self.screen.moving:
+            self.screen.live(words)
+        elif snapshot.status != self._status or self._gate.due(now, snapshot.share):
+            self.screen.settle(words)
+        self._status = snapshot.status
+
+    def close(self) -> None:
+        self.screen.clear()
+
+
+@dataclass(slots=True)
+class PhaseView:
+    """The life of one batch, one line for each phase that it has been through."""
+
+    screen: Screen
+    clock: Callable[[], float] = time.monotonic
+    _pace: Pace = field(default_factory=Pace)
+    _gate: LogGate = field(default_factory=LogGate)
+    _settled: list[str] = field(default_factory=list)
+
+    def update(self, snapshot: Snapshot) -> None:
+        now = self.clock()
+        self._pace.add(now, snapshot)
+        for phase, text in _phases_behind(snapshot, self._pace):
+            if phase not in self._settled:
+                self._settled.append(phase)
+                self.screen.settle(_phase_line(phase, text))
+        if not snapshot.ended:
+            self._show_current(snapshot, now)
+
+    def close(self) -> None:
+        self.screen.clear()
+
+    def _show_current(self, snapshot: Snapshot, now: float) -> None:
+        self.screen.live(_phase_line(snapshot.status, _current(snapshot, self._pace)))
+        if not self.screen.moving and snapshot.status == "in_progress" and self._gate.due(now, snapshot.share):
+            self.screen.settle(_phase_line("in_progress", progress.describe(snapshot, self._pace)))
+
+
+def spoken(status: str) -> str:
+    """`in_progress` as people say it."""
+    return status.replace("_", " ")
+
+
+def _phase_line(phase: str, text: str) -> str:
+    return f"  {spoken(phase):<{LABEL}} {text}".rstrip()
+
+
+def _phases_behind(snapshot: Snapshot, pace: Pace) -> list[tuple[str, str]]:
+    """The phases that are over, in order: a poll may have missed some."""
+    over: list[tuple[str, str]] = []
+    if snapshot.accepted:
+        model = f", model {snapshot.model}" if snapshot.model else ""
+        over.append(("validating", f"{human.plural(snapshot.total, 'line')}{model}, no problems"))
+    if snapshot.accepted and (snapshot.status == "finalizing" or snapshot.ended):
+        over.append(("in_progress", _drawn(snapshot, pace)))
+    if snapshot.status == "completed":
+        over.append(("finalizing", f"{snapshot.done:,}/{snapshot.total:,} results written"))
+    if snapshot.ended:
+        over.append((snapshot.status, progress.outcome(snapshot) if snapshot.accepted else "in validation"))
+    return over
+
+
+def _current(snapshot: Snapshot, pace: Pace) -> str:
+    match snapshot.status:
+        case "in_progress":
+            return _drawn(snapshot, pace)
+        case "finalizing":
+            return f"writing {human.plural(snapshot.done, 'result')}"
+        case "cancelling":
+            return "waiting for the running requests"
+    return "checking the lines"
+
+
+def _drawn(snapshot: Snapshot, pace: Pace) -> str:
+    return f"{progress.bar(snapshot.share)}  {progress.describe(snapshot, pace)}"

@@ -1,0 +1,53 @@
+"""A small typed client for any server that speaks the OpenAI or Azure OpenAI Batch API.
+
+It stands on its own: it imports nothing else of `overnight`, holds no global state, and keeps
+whole files out of memory. The command line is its first user.
+"""
+
+from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch
+from overnight.client.errors import (
+    ApiError,
+    ClientError,
+    InvalidUrl,
+    NotAuthorised,
+    NotFound,
+    RetryAdvice,
+    UnexpectedAnswer,
+    Unreachable,
+)
+from overnight.client.models import (
+    Batch,
+    BatchErrors,
+    BatchProblem,
+    Deleted,
+    File,
+    Model,
+    RequestCounts,
+    Usage,
+)
+from overnight.client.transport import Exchange, Patience
+
+__all__ = [
+    "ApiError",
+    "Batch",
+    "BatchErrors",
+    "BatchProblem",
+    "BatchesApi",
+    "Client",
+    "ClientError",
+    "Deleted",
+    "Exchange",
+    "File",
+    "FilesApi",
+    "InvalidUrl",
+    "Model",
+    "NewBatch",
+    "NotAuthorised",
+    "NotFound",
+    "Patience",
+    "RequestCounts",
+    "RetryAdvice",
+    "UnexpectedAnswer",
+    "Unreachable",
+    "Usage",
+]

@@ -1,0 +1,133 @@
+"""The objects of the API as frozen records; each keeps the JSON it was read from in `raw`.
+
+Servers differ in what they send as null or leave out, so every field but `id` has a default.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+TERMINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """What all objects of the API share."""
+
+    id: str
+    # The wire name can be nobody's field: `raw` is filled in after decoding, never by a server.
+    raw: bytes = msgspec.field(default=b"", name="(raw)")
+
+
+class File(Resource, frozen=True, kw_only=True):
+    """An uploaded or produced file."""
+
+    filename: str = ""
+    purpose: str = ""
+    status: str | None = None
+    status_details: str | None = None
+    bytes: int | None = None
+    created_at: int = 0
+    expires_at: int | None = None
+
+
+class Deleted(Resource, frozen=True, kw_only=True):
+    """The receipt of a deletion."""
+
+    deleted: bool = False
+
+
+class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a batch is; Azure sends nulls for a batch that failed validation."""
+
+    total: int | None = 0
+    completed: int | None = 0
+    failed: int | None = 0
+
+
+class BatchProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """One reason why a batch failed validation."""
+
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchErrors(msgspec.Struct, frozen=True, kw_only=True):
+    """The reasons why a batch failed validation."""
+
+    data: list[BatchProblem] | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens over the whole batch."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Batch(Resource, frozen=True, kw_only=True):
+    """One batch."""
+
+    status: str
+    endpoint: str | None = None
+    model: str | None = None
+    completion_window: str | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: BatchErrors | None = None
+    created_at: int = 0
+    in_progress_at: int | None = None
+    expires_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: RequestCounts | None = None
+    usage: Usage | None = None
+    metadata: dict[str, str] | None = None
+
+    @property
+    def counts(self) -> RequestCounts:
+        return self.request_counts or RequestCounts()
+
+    @property
+    def problems(self) -> list[BatchProblem]:
+        return (self.errors and self.errors.data) or []
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def ended_at(self) -> int | None:
+        return self.completed_at or self.failed_at or self.expired_at or self.cancelled_at
+
+
+class Model(Resource, frozen=True, kw_only=True):
+    """A model that requests may name."""
+
+    owned_by: str | None = None
+    created: int | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a list, its objects still undecoded."""
+
+    data: list[msgspec.Raw]
+    has_more: bool = False
+
+
+R = TypeVar("R", bound=Resource)
+
+
+def decode(kind: type[R], raw: bytes) -> R:
+    """Read one object; raises `msgspec.MsgspecError` if it is not one."""
+    value = msgspec.json.decode(raw, type=kind)
+    return msgspec.structs.replace(value, raw=bytes(raw))

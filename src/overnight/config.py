@@ -1,0 +1,222 @@
+"""Settings: flags over environment over TOML file over defaults, and where each value came from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from overnight.domain.batch import Expiry
+from overnight.domain.flavour import Flavour
+from overnight.domain.limits import DEFAULTS, MIB, Limits
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; ``hint`` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UpstreamSettings(BaseModel):
+    """One OpenAI-compatible server. The key comes from an environment variable or a file, never from here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(description="Base URL with its version, such as http://localhost:8000/v1.")
+    name: str = Field(default="", description="A name of your own; the host and port if left out.")
+    api_key_env: str | None = Field(default=None, description="Environment variable with the key.")
+    api_key_file: Path | None = Field(default=None, description="File with the key.")
+    max_concurrency: int = Field(default=64, ge=1, description="Most requests in flight at once.")
+    timeout: float = Field(default=600.0, gt=0, description="Seconds until a request is given up.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            message = f"`{parts.scheme or url}` is not the start of an http or https URL"
+            raise ValueError(message)
+        if parts.username or parts.password:
+            message = "a key or password does not belong into the URL; use api_key_env or api_key_file"
+            raise ValueError(message)
+        return url.rstrip("/")
+
+    @property
+    def label(self) -> str:
+        """The name under which logs and settings speak of the upstream."""
+        return self.name or urlsplit(self.url).netloc
+
+    def api_key(self) -> str | None:
+        """Read the key. Raises ``ConfigError`` if it is named but not there."""
+        if self.api_key_file is not None:
+            try:
+                return self.api_key_file.read_text().strip()
+            except OSError as error:
+                message = f"the key file of the upstream `{self.label}` cannot be read ({error.strerror})"
+                raise ConfigError(message, f"check {self.api_key_file}") from error
+        if self.api_key_env is None:
+            return None
+        if self.api_key_env not in os.environ:
+            message = f"the key of the upstream `{self.label}` is missing: {self.api_key_env} is not set"
+            raise ConfigError(message, f"export {self.api_key_env}=…")
+        return os.environ[self.api_key_env]
+
+
+class DeploymentSettings(BaseModel):
+    """A name that callers use as ``model``; without any, each model of each upstream is one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="What callers write as model.")
+    model: str = Field(default="", description="What the upstreams call it; the same name if left out.")
+    upstreams: tuple[str, ...] = Field(default=(), description="Names of upstreams; all of them if left out.")
+    expiry: Expiry | None = Field(
+        default=None, description="expire or continue at the end of the window; the rule of the route if left out."
+    )
+
+
+class LimitSettings(BaseModel):
+    """Overrides of the limits of one flavour; what is left out stays at its default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_file: int | None = Field(default=None, ge=1, description="Most requests in an input file.")
+    input_file_bytes: int | None = Field(default=None, ge=1, description="Largest batch input file.")
+    file_bytes: int | None = Field(default=None, ge=1, description="Largest file of any other purpose.")
+    line_bytes: int | None = Field(default=None, ge=1, description="Longest line of an input file.")
+    upload_bytes: int | None = Field(default=None, ge=1, description="Largest file put together from parts.")
+    upload_part_bytes: int | None = Field(default=None, ge=1, description="Largest part.")
+    upload_life: int | None = Field(default=None, ge=1, description="Seconds until an unfinished upload expires.")
+    files_without_expiry: int | None = Field(default=None, ge=1, description="Most files that never expire.")
+    files_with_expiry: int | None = Field(default=None, ge=1, description="Most files that expire.")
+
+    def over(self, defaults: Limits) -> Limits:
+        """Give the limits that are in force."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return Limits(**{name: getattr(defaults, name) for name in defaults.__struct_fields__} | given)
+
+
+class Settings(BaseSettings):
+    """All settings of the service."""
+
+    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on; any other than loopback needs keys.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(default=Path("overnight-data"), description="Folder for the database and all files.")
+    keys_file: Path | None = Field(default=None, description="File with the API keys that are accepted, one a line.")
+    root_path: str = Field(default="", description="Path prefix that a gateway in front strips off.")
+    upstreams: tuple[UpstreamSettings, ...] = Field(default=(), description="Model servers; the embedded model if none.")
+    deployments: tuple[DeploymentSettings, ...] = Field(default=(), description="Names for models, besides their own.")
+    embedded_slots: int = Field(default=4, ge=1, description="Requests that the embedded model answers at once.")
+    answer_bytes: int = Field(default=64 * MIB, ge=1, description="Largest answer of an upstream that is kept.")
+    strict_suffix: bool = Field(default=False, description="Refuse batch files without any suffix, as OpenAI does.")
+    stop_grace: float = Field(
+        default=30.0, ge=0, description="Seconds that running requests get after a cancel or the end of the window."
+    )
+    shutdown_grace: float = Field(default=10.0, ge=0, description="Seconds that running requests get at shutdown.")
+    limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Settings:
+        labels = [upstream.label for upstream in self.upstreams]
+        if len(set(labels)) < len(labels):
+            message = "two upstreams have the same name; give each a name of its own"
+            raise ValueError(message)
+        for deployment in self.deployments:
+            unknown = sorted(set(deployment.upstreams) - set(labels))
+            if unknown:
+                message = f"the deployment `{deployment.name}` names the upstream `{unknown[0]}`, which there is not"
+                raise ValueError(message)
+        return self
+
+    def limits_by_flavour(self) -> Mapping[Flavour, Limits]:
+        """Give the limits that are in force."""
+        return {flavour: self.limits.get(flavour, LimitSettings()).over(DEFAULTS[flavour]) for flavour in Flavour}
+
+
+class LoadedSettings(BaseModel):
+    """Settings with the source of each: flag, environment, file or default."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def config_path() -> Path:
+    """Say which file is read when no flag names one."""
+    named = os.environ.get("OVERNIGHT_CONFIG")
+    if named:
+        return Path(named)
+    here = Path("overnight.toml")
+    return here if here.exists() else Path.home() / ".config" / "overnight" / "config.toml"
+
+
+def load(flags: Mapping[str, object]) -> LoadedSettings:
+    """Put the settings together; ``flags`` holds those that were given, and ``config`` for the file.
+
+    Raises:
+        ConfigError: a value is wrong or a named file cannot be read.
+    """
+    given = {name: value for name, value in flags.items() if value not in (None, (), [])}
+    named = given.pop("config", None)
+    path = Path(str(named)) if named else config_path()
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        (f"file {path}", _read(path, required=named is not None or "OVERNIGHT_CONFIG" in os.environ)),
+        ("environment", _environment()),
+        ("flag", given),
+    ]
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(Settings.model_fields, "default")
+    for source, layer in layers:
+        values |= layer
+        sources |= dict.fromkeys(layer, source)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, sources) from error
+    return LoadedSettings(settings=settings, sources={name: sources[name] for name in Settings.model_fields})
+
+
+def _environment() -> Mapping[str, Any]:
+    try:
+        return EnvSettingsSource(Settings)()
+    except ValueError as error:
+        raise ConfigError(f"an OVERNIGHT_ variable cannot be read: {error}", "overnight help environment") from error
+
+
+def _read(path: Path, *, required: bool) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        if required:
+            raise ConfigError(f"the settings file `{path}` does not exist", "name another with --config") from error
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file `{path}` cannot be read: {error}", f"check {path}") from error
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    source = sources.get(str(first["loc"][0]), "") if first["loc"] else ""
+    where = f"`{place}` ({source})" if place else "the settings"
+    reason = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{where}: {reason}", "overnight config show --sources")

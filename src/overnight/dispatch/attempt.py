@@ -1,0 +1,95 @@
+"""One try of one request: send it, decide, and record it or put it back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from overnight.domain.outcome import Examined, examine, to_result
+from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy
+
+if TYPE_CHECKING:
+    from overnight.dispatch.run import Run
+    from overnight.domain.request import Request
+    from overnight.domain.retry import Outcome
+    from overnight.ports.clock import Clock, Entropy
+    from overnight.ports.upstream import Upstream
+
+log = structlog.get_logger()
+
+# How long to wait before reading from a disk that failed, in seconds.
+_READ_AGAIN = 1.0
+
+
+class Attempts:
+    """Makes attempts under one policy."""
+
+    def __init__(self, policy: RetryPolicy, clock: Clock, entropy: Entropy) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._entropy = entropy
+
+    async def make(self, run: Run, line: int, attempt: int, upstream: Upstream) -> Outcome | None:
+        """Try a request once and see to what follows; gives the outcome, or ``None`` if there is none."""
+        try:
+            request = run.read(line)
+        except OSError as error:
+            log.error("input.unreadable", batch_id=run.batch.id, line=line, problem=str(error))
+            run.put_back(line, attempt, not_before=self._clock.now() + _READ_AGAIN)
+            return None
+        try:
+            async with asyncio.timeout(None) as scope:
+                run.entered(scope)
+                examined = await _send(run, request, upstream)
+        except TimeoutError:
+            run.left(scope)
+            return None
+        try:
+            self._settle(run, request, attempt, examined, upstream)
+        finally:
+            run.left(scope)
+        await run.room()
+        return examined.outcome
+
+    def _settle(self, run: Run, request: Request, attempt: int, examined: Examined, upstream: Upstream) -> None:
+        decision = self._policy.decide(
+            examined.outcome,
+            attempt=attempt,
+            now=self._clock.now(),
+            deadline=run.batch.deadline(),
+            jitter=self._entropy.fraction(),
+        )
+        line = request.line
+        match decision:
+            case Accept():
+                run.record(to_result(request, run.own_id(line), examined))
+            case Retry(after=after, counts=counts):
+                _log_retry(run, line, attempt, examined, upstream, after)
+                run.put_back(line, attempt + counts, not_before=self._clock.now() + after)
+            case Leave():
+                log.info("attempt.left", batch_id=run.batch.id, line=line, upstream=upstream.name)
+
+
+async def _send(run: Run, request: Request, upstream: Upstream) -> Examined:
+    try:
+        return examine(await upstream.send(run.batch.endpoint, request.body))
+    except Exception as error:  # noqa: BLE001 - attempt boundary: one odd request must not end the others
+        log.exception("attempt.broke", batch_id=run.batch.id, line=request.line, upstream=upstream.name)
+        detail = f"The request could not be sent ({type(error).__name__})."
+        return Examined(outcome=Failure(fault=Fault.BROKEN_OFF, detail=detail))
+
+
+def _log_retry(run: Run, line: int, attempt: int, examined: Examined, upstream: Upstream, after: float) -> None:  # noqa: PLR0913 - the fields of the event
+    outcome = examined.outcome
+    log.debug(
+        "attempt.retried",
+        batch_id=run.batch.id,
+        line=line,
+        attempt=attempt,
+        upstream=upstream.name,
+        status=outcome.status,
+        fault=outcome.fault if isinstance(outcome, Failure) else None,
+        after=round(after, 3),
+    )

@@ -1,0 +1,139 @@
+"""The supervisor: claims batches, drives each through its states, keeps the claims alive, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from overnight.dispatch.drive import Drive, LeaseLost, Parts
+from overnight.domain.batch import Batch, BatchStatus, StopCause
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from overnight.domain.ids import BatchId, WorkerId
+    from overnight.services.retention import Sweeper
+
+log = structlog.get_logger()
+
+# All in seconds.
+LEASE = 10.0
+_RENEW_EVERY = LEASE / 4
+_CLAIM_EVERY = 1.0
+_SWEEP_EVERY = 60.0
+_AFTER_TROUBLE = 2.0
+
+# Each owned batch may hold a log, a descriptor and an index; more than this wait unclaimed.
+_MOST_OWNED = 64
+
+
+class Dispatcher:
+    """Owns batches. One task for each owned batch, one that claims, one that renews, and the slots of the pools."""
+
+    def __init__(self, parts: Parts, sweeper: Sweeper, worker: WorkerId, *, shutdown_grace: float) -> None:
+        self._parts = parts
+        self._sweeper = sweeper
+        self._worker = worker
+        self._shutdown_grace = shutdown_grace
+        self._drives: dict[BatchId, Drive] = {}
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def batch_created(self) -> None:
+        """Look for a batch to claim now (``ports/signals.py``)."""
+        self._wake.set()
+
+    def batch_changed(self, batch_id: BatchId) -> None:
+        """Stop a batch of ours that was cancelled (``ports/signals.py``)."""
+        drive = self._drives.get(batch_id)
+        if drive is not None:
+            drive.stop(StopCause.CANCEL)
+
+    async def run(self) -> None:
+        """Work until ``stop`` is called; returns when nothing of ours is in flight any more."""
+        async with asyncio.TaskGroup() as group:
+            loops = [
+                group.create_task(pool.serve(), name=f"pool of {pool.name}") for pool in self._parts.pools.values()
+            ]
+            loops.append(group.create_task(self._claim(group), name="claim batches"))
+            loops.append(group.create_task(self._renew(), name="renew leases"))
+            loops.append(group.create_task(self._sweep(), name="sweep files"))
+            await self._stopping.wait()
+            await self._idle.wait()
+            for task in loops:
+                task.cancel()
+
+    def stop(self) -> None:
+        """Claim nothing more, give what is in flight a little time, then give the batches back."""
+        self._stopping.set()
+        self._wake.set()
+        for drive in self._drives.values():
+            drive.stop(StopCause.SHUTDOWN)
+
+    async def _claim(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            await self._safely("claim", self._claim_free(group))
+            await self._parts.clock.wait(self._wake, _CLAIM_EVERY)
+
+    async def _claim_free(self, group: asyncio.TaskGroup) -> None:
+        now = self._parts.clock.now()
+        free = _MOST_OWNED - len(self._drives)
+        for batch in await self._parts.batches.claim(self._worker, now=now, until=now + LEASE, limit=free):
+            self._own(batch, group)
+
+    def _own(self, batch: Batch, group: asyncio.TaskGroup) -> None:
+        drive = Drive(batch, self._parts, shutdown_grace=self._shutdown_grace)
+        self._drives[batch.id] = drive
+        self._idle.clear()
+        if self._stopping.is_set():
+            drive.stop(StopCause.SHUTDOWN)
+        group.create_task(self._supervise(drive), name=f"drive {batch.id}")
+
+    async def _supervise(self, drive: Drive) -> None:
+        """Drive a batch; one in trouble is given back after a while, to be claimed and tried again."""
+        if not await self._safely("drive", self._drive(drive), batch_id=drive.batch.id):
+            await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE)
+        await self._safely("release", self._parts.batches.release(drive.batch, self._worker))
+        del self._drives[drive.batch.id]
+        self._wake.set()
+        if not self._drives:
+            self._idle.set()
+
+    async def _drive(self, drive: Drive) -> None:
+        try:
+            await drive.to_the_end()
+        except LeaseLost:
+            log.warning("batch.lost", batch_id=drive.batch.id, epoch=drive.batch.epoch)
+
+    async def _renew(self) -> None:
+        while True:
+            await self._parts.clock.sleep(_RENEW_EVERY)
+            for drive in tuple(self._drives.values()):
+                await self._safely("renew", self._renew_one(drive), batch_id=drive.batch.id)
+
+    async def _renew_one(self, drive: Drive) -> None:
+        until = self._parts.clock.now() + LEASE
+        stored = await self._parts.batches.renew(drive.batch, self._worker, until=until)
+        if stored is None:
+            drive.stop(StopCause.LEASE_LOST)
+        elif stored.status is BatchStatus.CANCELLING:
+            drive.stop(StopCause.CANCEL)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._safely("sweep", self._sweeper.sweep())
+            await self._parts.clock.sleep(_SWEEP_EVERY)
+
+    async def _safely(self, what: str, work: Awaitable[object], **fields: str) -> bool:
+        """Do some work and say whether it went well."""
+        try:
+            await work
+        except Exception:  # noqa: BLE001 - supervisor: trouble with one batch or one query must not stop the others
+            log.exception(f"{what}.failed", **fields)
+            return False
+        return True

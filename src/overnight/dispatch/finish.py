@@ -1,0 +1,88 @@
+"""The last step of a batch: its files are written and published together with the final status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overnight.dispatch.keys import error_key, index_key, output_key
+from overnight.domain.batch import Batch, BatchStatus
+from overnight.domain.file import File, Purpose
+from overnight.domain.flavour import Flavour
+from overnight.domain.ids import output_file_id
+from overnight.domain.result import BATCH_CANCELLED, BATCH_EXPIRED
+from overnight.services.finalize import Merge, Merged, merge
+
+if TYPE_CHECKING:
+    from overnight.dispatch.drive import Drive
+
+
+async def finish(drive: Drive) -> None:
+    """Take a batch from ``finalizing`` or ``cancelling`` to its end.
+
+    The bytes are stored first; their ids appear in the same transaction as the status. A cancel that comes in between
+    wins: the batch is left in ``cancelling``, to be finished again.
+    """
+    batch = drive.batch
+    if not batch.accepted:
+        await drive.save(batch.to(BatchStatus.CANCELLED, drive.parts.clock.now()))
+        return
+    merged = await _merge(drive)
+    output = await _publishable(drive, output_key(batch), "output")
+    errors = await _publishable(drive, error_key(batch), "error")
+    ended = batch.to(
+        _end(batch, merged),
+        drive.parts.clock.now(),
+        completed=merged.tally.completed,
+        failed=merged.tally.failed,
+        usage=merged.tally.usage,
+        output_file_id=output.id if output else None,
+        error_file_id=errors.id if errors else None,
+    )
+    if await drive.save(ended, files=tuple(file for file in (output, errors) if file is not None)):
+        await drive.parts.logs.delete(batch.id)
+
+
+def _end(batch: Batch, merged: Merged) -> BatchStatus:
+    if batch.status is BatchStatus.CANCELLING:
+        return BatchStatus.CANCELLED
+    return BatchStatus.EXPIRED if merged.unrun else BatchStatus.COMPLETED
+
+
+async def _merge(drive: Drive) -> Merged:
+    parts, batch = drive.parts, drive.batch
+    cancelled = batch.status is BatchStatus.CANCELLING
+    async with (
+        parts.blobs.local(str(batch.input_blob)) as source,
+        parts.blobs.local(index_key(batch)) as index,
+        parts.blobs.placing(output_key(batch)) as output,
+        parts.blobs.placing(error_key(batch)) as errors,
+    ):
+        job = Merge(
+            batch_id=batch.id,
+            input_path=str(source),
+            index_path=str(index),
+            segments=await parts.logs.segments(batch.id, epoch=batch.epoch),
+            unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
+        )
+        return await parts.offload.run(merge, job, output, errors)
+
+
+async def _publishable(drive: Drive, key: str, kind: str) -> File | None:
+    """Make the record of a result file; OpenAI shows none for an empty one (CONTRACT section 4.3)."""
+    parts, batch = drive.parts, drive.batch
+    size = await parts.blobs.size(key) or 0
+    if size == 0 and batch.flavour is Flavour.OPENAI:
+        await parts.blobs.delete(key)
+        return None
+    now = int(parts.clock.now())
+    life = batch.output_expires_after
+    return File(
+        id=output_file_id(batch.flavour, parts.entropy.hex()),
+        resource=batch.resource,
+        purpose=Purpose.BATCH_OUTPUT,
+        filename=f"{batch.id}_{kind}.jsonl",
+        bytes=size,
+        created_at=now,
+        blob=key,
+        expires_at=None if life is None else now + life,
+    )

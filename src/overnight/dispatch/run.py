@@ -1,0 +1,148 @@
+"""The requests of one batch while this process runs them: which are due, in flight, waiting for a retry, or done."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+from typing import TYPE_CHECKING
+
+from overnight.domain.batch import Batch, StopCause
+from overnight.domain.ids import request_id
+from overnight.domain.request import Request, parse_request, with_model
+from overnight.domain.result import Result, Tally
+
+if TYPE_CHECKING:
+    from overnight.domain.deployment import Deployment
+    from overnight.domain.index import Index
+    from overnight.ports.results import ResultLog
+
+
+class Run:
+    """Hands out the requests of a batch, each at most once at a time, and knows when nothing is left to do.
+
+    A request is only a number here until it is sent: memory grows with what is in flight, not with the file.
+    """
+
+    def __init__(self, batch: Batch, deployment: Deployment, index: Index, source: int) -> None:
+        self.batch = batch
+        self.deployment = deployment
+        self.cause: StopCause | None = None
+        # Halted: no request is started any more. Ended: nor is one in flight.
+        self.halted = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._index = index
+        self._source = source
+        self._log: ResultLog | None = None
+        self._next = 0
+        self._done = bytearray()
+        self._retries: list[tuple[float, int, int]] = []
+        self._in_flight: set[asyncio.Timeout] = set()
+        self._completed = 0
+        self._failed = 0
+        self._usage = batch.usage
+
+    def start(self, log: ResultLog) -> None:
+        """Go on from what the log already holds."""
+        self._log = log
+        self._done = log.recovered.done
+        tally = log.recovered.tally
+        self._completed, self._failed, self._usage = tally.completed, tally.failed, tally.usage
+        self._check_end()
+
+    @property
+    def tally(self) -> Tally:
+        """What is durable."""
+        return Tally(completed=self._completed, failed=self._failed, usage=self._usage)
+
+    @property
+    def remaining(self) -> int:
+        """How many requests have no durable result."""
+        return len(self._index) - self._completed - self._failed
+
+    def on_durable(self, recorded: Tally) -> None:
+        """Count results that have just become durable."""
+        self._completed += recorded.completed
+        self._failed += recorded.failed
+        self._usage += recorded.usage
+        self._check_end()
+
+    def take(self, now: float) -> tuple[int, int] | None:
+        """Give the next request to send, as its line and the number of this try (from 1)."""
+        if self.cause is not None or self._log is None:
+            return None
+        if self._retries and self._retries[0][0] <= now:
+            _, line, attempt = heapq.heappop(self._retries)
+            return line, attempt
+        self._next = self._done.find(0, self._next) if self._next >= 0 else -1
+        if self._next < 0:
+            return None
+        line = self._next
+        self._done[line] = 1
+        return line, 1
+
+    def next_due(self) -> float | None:
+        """Say when the next retry is due (unix seconds)."""
+        return self._retries[0][0] if self._retries and self.cause is None else None
+
+    def read(self, line: int) -> Request:
+        """Read a request from the input file, its body as it is to be sent."""
+        offset, length = self._index[line]
+        request = parse_request(line, os.pread(self._source, length, offset))
+        body = with_model(request.body, self.deployment.model)
+        return Request(line=line, custom_id=request.custom_id, body=body)
+
+    def own_id(self, line: int) -> str:
+        """Give the id of a request, as it stands in the result files."""
+        return request_id(self.batch.id, line)
+
+    def entered(self, scope: asyncio.Timeout) -> None:
+        """Note a request in flight; the scope lets ``abort`` end it."""
+        self._in_flight.add(scope)
+
+    def left(self, scope: asyncio.Timeout) -> None:
+        """Note that a request is not in flight any more, once its outcome has been noted."""
+        self._in_flight.discard(scope)
+        self._check_end()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are with an upstream."""
+        return len(self._in_flight)
+
+    def record(self, result: Result) -> None:
+        """Hand a result to the log; it counts once it is durable."""
+        if self._log is not None:
+            self._log.append(result)
+
+    async def room(self) -> None:
+        """Wait while too many bytes wait for their commit."""
+        if self._log is not None:
+            await self._log.room()
+
+    def put_back(self, line: int, attempt: int, *, not_before: float) -> None:
+        """Take a request back that is to be tried again; ``attempt`` numbers that next try."""
+        heapq.heappush(self._retries, (not_before, line, attempt))
+
+    def stop(self, cause: StopCause) -> None:
+        """Start no more requests; the first cause counts, but a lost lease overrides all."""
+        if self.cause is None or cause is StopCause.LEASE_LOST:
+            self.cause = cause
+        self._check_end()
+
+    def abort(self) -> None:
+        """End what is still in flight, without a result."""
+        now = asyncio.get_running_loop().time()
+        for scope in tuple(self._in_flight):
+            scope.reschedule(now)
+
+    def _check_end(self) -> None:
+        if self.remaining == 0 and self.cause is None:
+            self.cause = StopCause.DONE
+        if self.cause is None:
+            return
+        self.halted.set()
+        if not self._in_flight:
+            self.ended.set()
+
+

@@ -1,0 +1,1 @@
+"""The rules of the service: pure, framework-free, without input or output."""

@@ -1,0 +1,45 @@
+"""The shapes of our identifiers; the randomness in them is handed in."""
+
+from typing import NewType
+from uuid import UUID
+
+from overnight.domain.flavour import Flavour
+
+ResourceId = NewType("ResourceId", str)
+FileId = NewType("FileId", str)
+BatchId = NewType("BatchId", str)
+UploadId = NewType("UploadId", str)
+PartId = NewType("PartId", str)
+WorkerId = NewType("WorkerId", str)
+
+DEFAULT_RESOURCE = ResourceId("default")
+
+
+def batch_id(flavour: Flavour, entropy: str) -> BatchId:
+    """Name a batch as its vendor would; ``entropy`` is 32 hexadecimal digits."""
+    return BatchId(f"batch_{UUID(entropy, version=4)}" if flavour is Flavour.AZURE else f"batch_{entropy}")
+
+
+def file_id(entropy: str) -> FileId:
+    """Name an uploaded file."""
+    return FileId(f"file-{entropy}")
+
+
+def output_file_id(flavour: Flavour, entropy: str) -> FileId:
+    """Name a file that the service itself wrote: Azure prints these as UUIDs with dashes."""
+    return FileId(f"file-{UUID(entropy, version=4)}" if flavour is Flavour.AZURE else f"file-{entropy}")
+
+
+def upload_id(entropy: str) -> UploadId:
+    """Name an upload of several parts."""
+    return UploadId(f"upload_{entropy}")
+
+
+def part_id(entropy: str) -> PartId:
+    """Name one part of an upload."""
+    return PartId(f"part_{entropy}")
+
+
+def request_id(batch: BatchId, line: int) -> str:
+    """Name one request of a batch, the same at every attempt; ``line`` counts from 0."""
+    return f"batch_req_{batch.removeprefix('batch_').replace('-', '')[:24]}{line:08x}"

@@ -1,0 +1,63 @@
+"""Every limit with its default by flavour (CONTRACT section 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from overnight.domain.flavour import Flavour
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+DAY = 86_400
+
+COMPLETION_WINDOW = "24h"
+WINDOW_SECONDS = DAY
+
+METADATA_PAIRS = 16
+METADATA_KEY_CHARS = 64
+METADATA_VALUE_CHARS = 512
+
+PROBLEMS_KEPT = 100
+"""How many problems of an input file are kept; the true total stands in a message."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one flavour accepts. Sizes are bytes, durations seconds; ``None`` means no limit."""
+
+    requests_per_file: int
+    input_file_bytes: int = 200 * MIB
+    file_bytes: int = 512 * MIB
+    line_bytes: int = 64 * MIB
+    upload_bytes: int
+    upload_part_bytes: int = 64 * MIB
+    upload_life: int
+    files_without_expiry: int | None = None
+    files_with_expiry: int | None = None
+    batches_page: int = 100
+    files_page: int = 10_000
+    shortest_expiry: int
+    longest_expiry: int = 30 * DAY
+
+
+DEFAULTS: Mapping[Flavour, Limits] = {
+    Flavour.OPENAI: Limits(
+        requests_per_file=50_000,
+        upload_bytes=8 * GIB,
+        upload_life=3_600,
+        shortest_expiry=3_600,
+    ),
+    Flavour.AZURE: Limits(
+        requests_per_file=100_000,
+        upload_bytes=9 * GIB,
+        upload_part_bytes=200 * MIB,
+        upload_life=7_200,
+        files_without_expiry=500,
+        files_with_expiry=10_000,
+        shortest_expiry=14 * DAY,
+    ),
+}

@@ -1,0 +1,111 @@
+"""What became of a request, and the line that the output or error file gets for it (CONTRACT section 4)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from overnight.domain.request import BOM
+from overnight.domain.usage import NO_USAGE, ReportedUsage, Usage
+
+
+class ResultKind(IntEnum):
+    """Which file a result belongs to and how it counts."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one request. ``record`` is the finished JSON line without its newline; ``line`` counts from 0."""
+
+    line: int
+    kind: ResultKind
+    record: bytes
+    usage: Usage = NO_USAGE
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What a set of recorded results adds up to."""
+
+    completed: int = 0
+    failed: int = 0
+    usage: Usage = NO_USAGE
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply of an upstream; ``retry_after`` is in seconds."""
+
+    status: int
+    body: bytes
+    request_id: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the status is a 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - the bounds of the status class
+
+
+class _AnswerBody(msgspec.Struct):
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class UnreadableBody(ValueError):
+    """The body of a response is not a JSON object, so it cannot become part of a line."""
+
+
+_body_decoder = msgspec.json.Decoder(_AnswerBody)
+_usage_decoder = msgspec.json.Decoder(ReportedUsage | None)
+
+
+def read_body(body: bytes) -> tuple[bytes, Usage]:
+    """Put a response body on one line and read the usage in it; all other bytes stay as they are.
+
+    Raises:
+        UnreadableBody: it is not UTF-8 JSON, or not an object.
+    """
+    body = body.removeprefix(BOM).strip()
+    try:
+        decoded = _body_decoder.decode(body)
+        if not body.isascii():
+            body.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableBody from error
+    # A raw line break can only stand between tokens: inside a JSON string it must be escaped.
+    if b"\n" in body or b"\r" in body:
+        body = body.replace(b"\r", b" ").replace(b"\n", b" ")
+    return body, _read_usage(decoded.usage)
+
+
+def _read_usage(raw: msgspec.Raw) -> Usage:
+    # An upstream's odd usage block must not cost its caller the answer.
+    try:
+        reported = _usage_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return NO_USAGE
+    return reported.to_usage() if reported else NO_USAGE
+
+
+def response_line(custom_id: bytes, own_id: str, status: int, request_id: str, body: bytes) -> bytes:
+    """Write the line of a request that got a response; ``custom_id`` and ``body`` are JSON text."""
+    return (
+        b'{"id":"%s","custom_id":%s,"response":{"status_code":%d,"request_id":%s,"body":%s},"error":null}'
+    ) % (own_id.encode(), custom_id, status, msgspec.json.encode(request_id), body)
+
+
+def error_line(custom_id: bytes, own_id: str, code: str, message: str) -> bytes:
+    """Write the line of a request that got no response."""
+    error = msgspec.json.encode({"code": code, "message": message})
+    return b'{"id":"%s","custom_id":%s,"response":null,"error":%s}' % (own_id.encode(), custom_id, error)
+
+
+def error_body(message: str, *, kind: str, code: str | None) -> bytes:
+    """Write the error body that stands in for a response which cannot be quoted."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+BATCH_EXPIRED = ("batch_expired", "This request could not be executed before the completion window expired.")
+BATCH_CANCELLED = ("batch_cancelled", "This request was not executed because the batch was cancelled before it ran.")
+REQUEST_TIMEOUT = ("request_timeout", "The model did not answer this request in time.")

@@ -1,0 +1,58 @@
+"""Where batches are kept, and who may write them."""
+
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from overnight.domain.batch import Batch
+from overnight.domain.file import File
+from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+from overnight.domain.result import Tally
+
+
+T = TypeVar("T")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Part of a list, newest first unless asked otherwise."""
+
+    items: Sequence[T]
+    has_more: bool
+
+
+class Batches(Protocol):
+    """The batches. Every write names the state that it expects, and losing a race is an ordinary result."""
+
+    async def add(self, batch: Batch) -> None:
+        """Store a new batch; durable on return."""
+
+    async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
+        """Give a batch of this resource; ``None`` for unknown and foreign ids alike."""
+
+    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
+        """List a resource's batches, newest first, from behind ``after``; ``None`` if there is no such batch."""
+
+    async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
+        """Write the fields in which ``new`` differs, and the ``files`` with them, in one transaction.
+
+        Nothing is written, and ``False`` returned, unless the stored batch has the status and epoch of ``expected``.
+        """
+
+    async def record_progress(self, batch: Batch, tally: Tally) -> bool:
+        """Set the counts and the usage of a batch; ``False`` if its epoch is not the one of ``batch`` any more."""
+
+    async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
+        """Take up to ``limit`` active batches that nobody holds at ``now``, oldest first, each with its epoch raised.
+
+        The claims hold until ``until`` (unix seconds). No two workers are given the same epoch of a batch.
+        """
+
+    async def renew(self, batch: Batch, worker: WorkerId, *, until: float) -> Batch | None:
+        """Hold a claim longer and give the batch as stored; ``None`` if the claim was lost."""
+
+    async def release(self, batch: Batch, worker: WorkerId) -> None:
+        """Give a claim back, so that it can be taken at once; does nothing if it was lost."""
+
+    async def uses(self, file_id: FileId) -> bool:
+        """Say whether a batch that has not ended reads this file."""

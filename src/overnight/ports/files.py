@@ -1,0 +1,68 @@
+"""Where the records of files and uploads are kept; their bytes are in the blob store."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from overnight.domain.file import File, Purpose
+from overnight.domain.ids import FileId, PartId, ResourceId, UploadId
+from overnight.domain.upload import Part, Upload
+from overnight.ports.batches import Page
+
+
+class Files(Protocol):
+    """The records of files. A deleted or expired file is not given out, but keeps its place in the order."""
+
+    async def add(self, file: File) -> None:
+        """Store the record of a file whose bytes can already be read; durable on return."""
+
+    async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
+        """Give a file of this resource; ``None`` for unknown, foreign, deleted and expired ones alike."""
+
+    async def page(  # noqa: PLR0913 - the query parameters of the route
+        self,
+        resource: ResourceId,
+        *,
+        after: FileId | None,
+        limit: int,
+        purpose: Purpose | None,
+        oldest_first: bool,
+        now: float,
+    ) -> Page[File] | None:
+        """List a resource's files from behind ``after``; ``None`` if there never was such a file."""
+
+    async def delete(self, resource: ResourceId, file_id: FileId, *, now: float) -> bool:
+        """Mark a file as deleted; ``False`` if there is none to delete."""
+
+    async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
+        """Count the files that the resource uploaded, with or without an expiry."""
+
+    async def gone(self, *, now: float, limit: int) -> Sequence[File]:
+        """Give deleted and expired files whose bytes are still stored and that no active batch reads."""
+
+    async def forget_bytes(self, file: File) -> None:
+        """Note that the bytes of a gone file are no longer stored."""
+
+
+class Uploads(Protocol):
+    """The records of uploads and their parts."""
+
+    async def add(self, upload: Upload) -> None:
+        """Store a new upload; durable on return."""
+
+    async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
+        """Give an upload of this resource; ``None`` for unknown and foreign ids alike."""
+
+    async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
+        """Write an upload, and the file that it became, unless the stored status is not the expected one any more."""
+
+    async def add_part(self, part: Part) -> bool:
+        """Store the record of a part; ``False`` if its upload is not pending any more."""
+
+    async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
+        """Give the named parts of an upload, in no particular order; all of them without names."""
+
+    async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
+        """Give uploads that have ended or expired and still have parts stored."""
+
+    async def forget_parts(self, upload: Upload) -> None:
+        """Drop the records of an upload's parts."""

@@ -1,0 +1,52 @@
+"""The result log: the truth about which requests of a batch are done."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from overnight.domain.ids import BatchId
+from overnight.domain.frame import Segment
+from overnight.domain.result import Result, Tally
+
+
+class Recovered(msgspec.Struct, frozen=True, kw_only=True):
+    """What earlier epochs recorded; ``done`` holds one byte for each request of the batch."""
+
+    done: bytearray
+    tally: Tally
+
+
+class ResultLog(Protocol):
+    """The log of one epoch of one batch, open for appending."""
+
+    recovered: Recovered
+
+    def append(self, result: Result) -> None:
+        """Hand over a result. It is durable, and counts, only once ``on_durable`` was told of it."""
+
+    async def room(self) -> None:
+        """Return when the results that wait for their commit are within bounds again."""
+
+    async def flush(self) -> None:
+        """Return once all that was handed over is durable."""
+
+
+class ResultLogs(Protocol):
+    """The logs of all batches."""
+
+    def open(
+        self, batch_id: BatchId, *, epoch: int, total: int, on_durable: Callable[[Tally], None]
+    ) -> AbstractAsyncContextManager[ResultLog]:
+        """Open the log of a batch for its newest epoch.
+
+        What earlier epochs recorded up to now is kept; what they still write is ignored from now on.
+        A second result for the same line is ignored. Leaving the context flushes.
+        """
+
+    async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
+        """Give the log as an opened epoch sees it, oldest segment first, for merging (``services/finalize.py``)."""
+
+    async def delete(self, batch_id: BatchId) -> None:
+        """Remove the log of a batch; fine if there is none."""

@@ -1,0 +1,48 @@
+"""Servers that answer requests, and the names under which they are reached."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.domain.retry import Outcome
+
+
+class Upstream(Protocol):
+    """An OpenAI-compatible model server."""
+
+    name: UpstreamName
+    max_concurrency: int
+
+    async def send(self, endpoint: str, body: bytes) -> Outcome:
+        """Post a body, byte for byte, to an endpoint such as ``/v1/chat/completions``; never raises for its faults."""
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The deployments that can be used now; ``complete`` is false while an upstream has not told its models."""
+
+    deployments: Sequence[Deployment]
+    complete: bool
+
+    def find(self, name: str) -> Deployment | None:
+        """Give the deployment of this name."""
+        return next((deployment for deployment in self.deployments if deployment.name == name), None)
+
+
+class Deployments(Protocol):
+    """Which deployments there are."""
+
+    def known(self) -> Known:
+        """Give what is known now, without asking anybody."""
+
+    async def refreshed(self) -> Known:
+        """Ask the upstreams for their models again, then give what is known."""
+
+
+class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How an upstream answered when it was last asked for its models; ``problem`` is ``None`` when it did."""
+
+    name: UpstreamName
+    url: str
+    problem: str | None = None

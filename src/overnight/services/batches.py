@@ -1,0 +1,150 @@
+"""Batches: create, look at, list, cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from overnight.domain import ids
+from overnight.domain.batch import DEFAULT_EXPIRY, TERMINAL, Batch, BatchStatus
+from overnight.domain.endpoints import ENDPOINTS, is_supported
+from overnight.domain.errors import Conflict, InvalidRequest, NotFound
+from overnight.domain.file import ExpiresAfter
+from overnight.domain.ids import FileId
+from overnight.domain.limits import (
+    COMPLETION_WINDOW,
+    METADATA_KEY_CHARS,
+    METADATA_PAIRS,
+    METADATA_VALUE_CHARS,
+    WINDOW_SECONDS,
+)
+from overnight.services.files import check_expiry, unknown_cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overnight.domain.flavour import Flavour
+    from overnight.domain.ids import BatchId, ResourceId
+    from overnight.domain.limits import Limits
+    from overnight.ports.batches import Batches, Page
+    from overnight.ports.clock import Clock, Entropy
+    from overnight.ports.signals import Signals
+
+
+class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asks for."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, str] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
+class BatchService:
+    """The use cases of batches."""
+
+    def __init__(
+        self, batches: Batches, clock: Clock, entropy: Entropy, limits: Mapping[Flavour, Limits], signals: Signals
+    ) -> None:
+        self._batches = batches
+        self._clock = clock
+        self._entropy = entropy
+        self._limits = limits
+        self._signals = signals
+
+    async def create(self, resource: ResourceId, flavour: Flavour, new: NewBatch) -> Batch:
+        """Create a batch in ``validating``; what is in its file is looked at later.
+
+        Raises:
+            InvalidRequest: the shape of the request is wrong (CONTRACT section 3.5).
+        """
+        _check_endpoint(new.endpoint, flavour)
+        _check_window(new.completion_window)
+        _check_metadata(new.metadata)
+        now = int(self._clock.now())
+        batch = Batch(
+            id=ids.batch_id(flavour, self._entropy.hex()),
+            resource=resource,
+            flavour=flavour,
+            endpoint=new.endpoint,
+            input_file_id=FileId(new.input_file_id),
+            completion_window=new.completion_window,
+            created_at=now,
+            expires_at=now + WINDOW_SECONDS,
+            expiry=DEFAULT_EXPIRY[flavour],
+            metadata=new.metadata,
+            output_expires_after=check_expiry(
+                new.output_expires_after, self._limits[flavour], "output_expires_after"
+            ),
+        )
+        await self._batches.add(batch)
+        self._signals.batch_created()
+        return batch
+
+    async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch:
+        """Give a batch. Raises ``NotFound``."""
+        batch = await self._batches.get(resource, batch_id)
+        if batch is None:
+            message = f"No batch found with id '{batch_id}'."
+            raise NotFound(message)
+        return batch
+
+    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch]:
+        """List batches, newest first. Raises ``InvalidRequest`` for an unknown cursor."""
+        page = await self._batches.page(resource, after=after, limit=limit)
+        if page is None:
+            raise unknown_cursor("batch", str(after))
+        return page
+
+    async def cancel(self, resource: ResourceId, batch_id: BatchId) -> Batch:
+        """Stop a batch; asking again is fine. Raises ``NotFound``, and ``Conflict`` where it ended another way."""
+        while True:
+            batch = await self.get(resource, batch_id)
+            if batch.status in {BatchStatus.CANCELLING, BatchStatus.CANCELLED}:
+                return batch
+            if batch.status in TERMINAL:
+                message = f"Cannot cancel a batch with status '{batch.status}'."
+                raise Conflict(message)
+            cancelling = batch.to(BatchStatus.CANCELLING, self._clock.now())
+            if await self._batches.save(cancelling, expected=batch):
+                self._signals.batch_changed(batch_id)
+                return cancelling
+
+
+def _check_endpoint(endpoint: str, flavour: Flavour) -> None:
+    if not is_supported(endpoint, flavour):
+        choices = ", ".join(f"'{name}'" for name in ENDPOINTS)
+        message = f"Invalid value: '{endpoint}'. Supported values are: {choices}."
+        raise InvalidRequest(message, param="endpoint", code="invalid_value")
+
+
+def _check_window(window: str) -> None:
+    if window != COMPLETION_WINDOW:
+        message = f"Invalid value: '{window}'. Value must be '{COMPLETION_WINDOW}'."
+        raise InvalidRequest(message, param="completion_window", code="invalid_value")
+
+
+def _check_metadata(metadata: dict[str, str] | None) -> None:
+    if metadata is None:
+        return
+    if len(metadata) > METADATA_PAIRS:
+        message = (
+            f"Invalid 'metadata': too many properties. Expected an object with at most {METADATA_PAIRS} properties,"
+            f" but got an object with {len(metadata)} properties instead."
+        )
+        raise InvalidRequest(message, param="metadata", code="object_above_max_properties")
+    for key, value in metadata.items():
+        if len(key) > METADATA_KEY_CHARS:
+            raise _too_long(f"metadata.{key[:METADATA_KEY_CHARS]}", "key", METADATA_KEY_CHARS, len(key))
+        if len(value) > METADATA_VALUE_CHARS:
+            raise _too_long(f"metadata.{key}", "string", METADATA_VALUE_CHARS, len(value))
+
+
+def _too_long(param: str, what: str, most: int, length: int) -> InvalidRequest:
+    message = (
+        f"Invalid '{param}': {what} too long. Expected a {what} with maximum length {most},"
+        f" but got a {what} with length {length} instead."
+    )
+    return InvalidRequest(message, param=param, code="string_above_max_length")

@@ -1,0 +1,107 @@
+"""One streaming pass over an input file: problems, the model, and the index of its requests.
+
+Runs in a worker process (``ports/offload.py``), so everything here is synchronous and can be pickled.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from overnight.domain.batch import Problem
+from overnight.domain.index import pack
+from overnight.domain.request import BOM
+from overnight.domain.validation import Checker, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_READ_BUFFER = 1024 * 1024
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pass found. ``problem_count`` is the true total, ``problems`` holds the first ones."""
+
+    requests: int
+    problems: tuple[Problem, ...]
+    problem_count: int
+    model: str | None
+    endpoint: str | None
+    bytes: int
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line without its line break; ``raw`` is ``None`` for one too long to be read. ``number`` counts from 1."""
+
+    number: int
+    offset: int
+    size: int
+    raw: bytes | None
+
+
+def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Report:
+    """Check a file against the rules and write the index of its requests to ``index_path``.
+
+    Memory stays constant but for the ids: no more than one line is held. Raises ``OSError``.
+    """
+    checker = Checker(rules)
+    opened = index_path.open("wb") if index_path else nullcontext()
+    with path.open("rb", buffering=_READ_BUFFER) as source, opened as index:
+        _check_lines(checker, source, rules, index)
+    problems = checker.verdict()
+    return Report(
+        requests=checker.requests,
+        problems=problems,
+        problem_count=max(checker.problem_count, min(len(problems), 1)),
+        model=checker.model,
+        endpoint=checker.endpoint,
+        bytes=path.stat().st_size,
+    )
+
+
+def _check_lines(checker: Checker, source: BinaryIO, rules: Rules, index: BinaryIO | None) -> None:
+    for line in _lines(source, rules.line_bytes):
+        if checker.requests == rules.requests_per_file:
+            checker.too_many()
+            return
+        if line.raw is None:
+            checker.too_long(line.number, line.size)
+            continue
+        checker.check(line.number, line.raw)
+        if index is not None:
+            index.write(pack(line.offset, len(line.raw)))
+
+
+def _lines(source: BinaryIO, longest: int) -> Iterator[_Line]:
+    """Split a file into its lines that are not blank; a BOM, CRLF and a missing last newline make no difference."""
+    offset = _skip_bom(source)
+    number = 0
+    while raw := source.readline(longest + 2):
+        number += 1
+        start, size = offset, len(raw)
+        text = raw.rstrip(b"\r\n")
+        if len(text) > longest:
+            size += _skip_line(source, ended=raw.endswith(b"\n"))
+            yield _Line(number, start, size, None)
+        elif text and not text.isspace():
+            yield _Line(number, start, size, text)
+        offset += size
+
+
+def _skip_bom(source: BinaryIO) -> int:
+    if source.read(len(BOM)) == BOM:
+        return len(BOM)
+    source.seek(0)
+    return 0
+
+
+def _skip_line(source: BinaryIO, *, ended: bool) -> int:
+    skipped = 0
+    while not ended:
+        piece = source.readline(_READ_BUFFER)
+        skipped += len(piece)
+        ended = not piece or piece.endswith(b"\n")
+    return skipped

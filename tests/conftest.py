@@ -1,0 +1,13 @@
+"""What every test may rely on: the settings of whoever runs the tests do not reach them."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own keys and settings must neither help nor hurt a test."""
+    for name in os.environ:
+        if name.startswith(("OVERNIGHT_", "OPENAI_", "AZURE_OPENAI_")):
+            monkeypatch.delenv(name)

@@ -27,13 +27,14 @@ from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcess
 from overnight.adapters.upstreams.catalogue import Catalogue
 from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, EmbeddedServer, find_model
 from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream, UpstreamProblem
+from overnight.adapters.workplace import Workplace
 from overnight.api.app import make_app
 from overnight.api.auth import Keys, parse_keys
 from overnight.api.context import Services
 from overnight.config import ConfigError, Settings, UpstreamSettings
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
-from overnight.dispatch.drive import Parts
+from overnight.dispatch.owned import Parts
 from overnight.dispatch.pool import Pool
 from overnight.domain.deployment import Deployment, UpstreamName
 from overnight.domain.ids import WorkerId
@@ -148,6 +149,9 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         engine = open_engine(sqlite_url(settings.data_dir))
         stack.push_async_callback(engine.dispose)
         await migrate(engine)
+        worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
+        workplace = Workplace(settings.data_dir, worker)
+        stack.callback(workplace.close)
         offload = WorkerProcess()
         stack.callback(offload.close)
         upstreams = await _open_upstreams(settings, stack)
@@ -156,7 +160,9 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         )
         await catalogue.refreshed()
         files, uploads, batches = SqlFiles(engine), SqlUploads(engine), SqlBatches(engine)
-        blobs, limits = LocalBlobs(settings.data_dir), settings.limits_by_flavour()
+        for dead in workplace.dead:
+            await batches.release_all(dead)
+        blobs, limits = LocalBlobs(settings.data_dir, workplace.temporary), settings.limits_by_flavour()
         attempts = Attempts(RetryPolicy(), clock, entropy)
         parts = Parts(
             batches=batches,
@@ -171,7 +177,6 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             limits=limits,
             stop_grace=settings.stop_grace,
         )
-        worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
         sweeper = Sweeper(files, uploads, blobs, clock)
         dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
         file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)

@@ -120,7 +120,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("overnight-data"), description="Folder for the database and all files.")
     keys_file: Path | None = Field(default=None, description="File with the API keys that are accepted, one a line.")
     root_path: str = Field(default="", description="Path prefix that a gateway in front strips off.")
-    upstreams: tuple[UpstreamSettings, ...] = Field(default=(), description="Model servers; the embedded model if none.")
+    upstreams: tuple[UpstreamSettings, ...] = Field(
+        default=(), description="Model servers; the embedded model if none."
+    )
     deployments: tuple[DeploymentSettings, ...] = Field(default=(), description="Names for models, besides their own.")
     embedded_slots: int = Field(default=4, ge=1, description="Requests that the embedded model answers at once.")
     answer_bytes: int = Field(default=64 * MIB, ge=1, description="Largest answer of an upstream that is kept.")

@@ -64,9 +64,7 @@ def _mount(app: FastAPI, context: Context) -> None:
     if prefix.path == "/openai":
         makers.append(deployment_routes)
     for make in makers:
-        app.include_router(
-            make(context), prefix=prefix.path, tags=[prefix.tag], include_in_schema=prefix.documented
-        )
+        app.include_router(make(context), prefix=prefix.path, tags=[prefix.tag], include_in_schema=prefix.documented)
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -75,5 +73,3 @@ def _operation_id(route: APIRoute) -> str:
 
 def _slug(route: APIRoute) -> str:
     return str(route.tags[0]).lower().replace(" ", "_")
-
-

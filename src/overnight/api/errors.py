@@ -48,7 +48,14 @@ _JSON_TYPES = {
     "int_parsing": "an integer",
     "int_from_float": "an integer",
 }
-_PYTHON_TYPES = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", dict: "an object", list: "an array"}
+_PYTHON_TYPES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    dict: "an object",
+    list: "an array",
+}
 _BOUNDS = {
     "greater_than_equal": ("ge", ">=", "below minimum", "integer_below_min_value"),
     "less_than_equal": ("le", "<=", "above maximum", "integer_above_max_value"),
@@ -68,7 +75,7 @@ def flavour_of(path: str) -> Flavour:
     return Flavour.AZURE if path.startswith(_AZURE_PREFIX) else Flavour.OPENAI
 
 
-def envelope(  # noqa: PLR0913 - the members of the envelope
+def envelope(
     status: int,
     message: str,
     *,
@@ -120,7 +127,8 @@ def explain(problem: Mapping[str, Any]) -> errors.InvalidRequest:
         )
     if kind in _BOUNDS:
         key, sign, side, code = _BOUNDS[kind]
-        message = f"Invalid '{param}': integer {side} value. Expected a value {sign} {problem['ctx'][key]}, but got {given} instead."
+        expected = f"Expected a value {sign} {problem['ctx'][key]}, but got {given} instead."
+        message = f"Invalid '{param}': integer {side} value. {expected}"
         return errors.InvalidRequest(message, param=param, code=code)
     if kind in _JSON_TYPES:
         got = "null" if given is None else _PYTHON_TYPES.get(type(given), "another type")

@@ -43,9 +43,7 @@ def file_routes(context: Context) -> APIRouter:
     routes = APIRouter()
     files, prefix, limits = context.services.files, context.prefix, context.limits
 
-    @routes.post(
-        "/files", response_model=FileObject, status_code=prefix.file_created, openapi_extra=_UPLOAD_FORM
-    )
+    @routes.post("/files", response_model=FileObject, status_code=prefix.file_created, openapi_extra=_UPLOAD_FORM)
     async def upload_file(request: Request) -> Response:
         """Upload a file; it can be used as soon as this answers."""
         resource = context.resource(request)

@@ -27,9 +27,7 @@ def health_routes(services: Services, problem: Callable[[], Awaitable[str | None
             for upstream in services.health()
         ]
         found = await problem()
-        state = Health(
-            status="not ready" if found else "ok", version=__version__, upstreams=upstreams, problem=found
-        )
+        state = Health(status="not ready" if found else "ok", version=__version__, upstreams=upstreams, problem=found)
         return reply(state, status=503 if found else 200)
 
     return routes

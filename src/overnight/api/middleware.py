@@ -55,10 +55,15 @@ class Entrance:
                 raise BodyTooLarge
             return message
 
+        if announced > _MOST_JSON_BYTES:
+            await _refuse(scope, receive, send)
+            return
         try:
-            if announced > _MOST_JSON_BYTES:
-                raise BodyTooLarge
             await self._app(scope, counted, send)
         except BodyTooLarge:
-            text = f"The body of this request may have {_MOST_JSON_BYTES:,} bytes at most; only files may be larger."
-            await envelope(413, text, code="request_too_large")(scope, receive, send)
+            await _refuse(scope, receive, send)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    text = f"The body of this request may have {_MOST_JSON_BYTES:,} bytes at most; only files may be larger."
+    await envelope(413, text, code="request_too_large")(scope, receive, send)

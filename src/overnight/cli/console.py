@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import click
 
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import CliError
 from overnight.cli.options import Options
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from overnight.cli.table import Heading, lay_out
 
 T = TypeVar("T")
 
@@ -54,6 +53,7 @@ class Console:
     def say(self, text: str = "") -> None:
         """Tell a person something, unless `--quiet`."""
         if not self._options.quiet:
+            sys.stdout.flush()  # in the order in which it was said
             click.echo(text, err=True)
 
     def suggest(self, hint: str) -> None:
@@ -123,10 +123,12 @@ class Console:
     def _table(self, shape: Shape[T], rows: Sequence[T]) -> None:
         if not rows:
             return
-        from rich.console import Console as RichConsole
-
-        rich = RichConsole(no_color=not self._options.color, highlight=False)
-        rich.print(_rich_table(shape, rows))
+        headings = [Heading(each.name, right=each.right, wraps=each.wraps) for each in shape.columns]
+        cells = [[_flat(each.on_terminal(row)) for each in shape.columns] for row in rows]
+        first, *others = lay_out(headings, cells, shutil.get_terminal_size().columns)
+        self.line(click.style(first, bold=True) if self._options.color else first)
+        for line in others:
+            self.line(line)
 
 
 def choose_fields(raw: bytes, fields: tuple[str, ...]) -> bytes:
@@ -141,22 +143,6 @@ def choose_fields(raw: bytes, fields: tuple[str, ...]) -> bytes:
         hint = "there are " + ",".join(members)
         raise CliError(f"no field `{missing[0]}` for `--json=`", hint, ExitCode.USAGE)
     return msgspec.json.encode({name: members[name] for name in fields})
-
-
-def _rich_table(shape: Shape[T], rows: Sequence[T]) -> RichTable:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, column in enumerate(shape.columns):
-        # Ids are there to be copied, so the first column never gives way.
-        width = max(len(column.on_terminal(row)) for row in rows) if number == 0 else None
-        justify: Literal["left", "right"] = "right" if column.right else "left"
-        overflow: Literal["fold", "ellipsis"] = "fold" if column.wraps else "ellipsis"
-        table.add_column(column.name, no_wrap=not column.wraps, overflow=overflow, justify=justify, min_width=width)
-    for row in rows:
-        table.add_row(*(Text(column.on_terminal(row)) for column in shape.columns))
-    return table
 
 
 def _flat(text: str) -> str:

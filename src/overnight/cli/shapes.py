@@ -128,7 +128,7 @@ PROBLEMS: Shape[BatchProblem] = Shape(
         Column("line", lambda each: str(each.line or "")),
         Column("code", lambda each: each.code or ""),
         Column("param", lambda each: each.param or ""),
-        Column("message", lambda each: each.message or ""),
+        Column("message", lambda each: each.message or "", wraps=True),
     ),
     _encoded,
 )
@@ -138,7 +138,7 @@ GROUPS: Shape[ErrorGroup] = Shape(
         Column("code", lambda each: each.code),
         Column("count", lambda each: str(each.count), lambda each: f"{each.count:,}", right=True),
         Column("first custom_id", lambda each: each.first_custom_id),
-        Column("message", lambda each: each.message),
+        Column("message", lambda each: each.message, wraps=True),
     ),
     _encoded,
 )
@@ -147,7 +147,7 @@ WRITTEN: Shape[Written] = Shape(
     (
         Column("file", lambda each: each.path),
         Column("lines", lambda each: str(each.lines), lambda each: human.plural(each.lines, "line"), right=True),
-        Column("codes", lambda each: each.codes),
+        Column("codes", lambda each: each.codes, wraps=True),
     ),
     _encoded,
 )

@@ -95,10 +95,10 @@ class PhaseView:
     def update(self, snapshot: Snapshot) -> None:
         now = self.clock()
         self._pace.add(now, snapshot)
-        for phase, text in _phases_behind(snapshot, self._pace):
+        for phase in _phases_behind(snapshot):
             if phase not in self._settled:
                 self._settled.append(phase)
-                self.screen.settle(_phase_line(phase, text))
+                self.screen.settle(_phase_line(phase, self._words(phase, snapshot)))
         if not snapshot.ended:
             self._show_current(snapshot, now)
 
@@ -106,9 +106,35 @@ class PhaseView:
         self.screen.clear()
 
     def _show_current(self, snapshot: Snapshot, now: float) -> None:
-        self.screen.live(_phase_line(snapshot.status, _current(snapshot, self._pace)))
+        line = _phase_line(snapshot.status, self._words_now(snapshot))
+        self.screen.live(line)
         if not self.screen.moving and snapshot.status == "in_progress" and self._gate.due(now, snapshot.share):
-            self.screen.settle(_phase_line("in_progress", progress.describe(snapshot, self._pace)))
+            self.screen.settle(line)
+
+    def _words_now(self, snapshot: Snapshot) -> str:
+        match snapshot.status:
+            case "in_progress":
+                return self._progress(snapshot)
+            case "finalizing":
+                return f"writing {human.plural(snapshot.done, 'result')}"
+            case "cancelling":
+                return "waiting for the running requests"
+        return "checking the lines"
+
+    def _words(self, phase: str, snapshot: Snapshot) -> str:
+        match phase:
+            case "validating":
+                model = f", model {snapshot.model}" if snapshot.model else ""
+                return f"{human.plural(snapshot.total, 'line')}{model}, no problems"
+            case "in_progress":
+                return self._progress(snapshot)
+            case "finalizing":
+                return f"{snapshot.done:,}/{snapshot.total:,} results written"
+        return progress.outcome(snapshot) if snapshot.accepted else "in validation"
+
+    def _progress(self, snapshot: Snapshot) -> str:
+        words = progress.describe(snapshot, self._pace)
+        return f"{progress.bar(snapshot.share)}  {words}" if self.screen.moving else words
 
 
 def spoken(status: str) -> str:
@@ -120,31 +146,15 @@ def _phase_line(phase: str, text: str) -> str:
     return f"  {spoken(phase):<{LABEL}} {text}".rstrip()
 
 
-def _phases_behind(snapshot: Snapshot, pace: Pace) -> list[tuple[str, str]]:
+def _phases_behind(snapshot: Snapshot) -> list[str]:
     """The phases that are over, in order: a poll may have missed some."""
-    over: list[tuple[str, str]] = []
+    over = []
     if snapshot.accepted:
-        model = f", model {snapshot.model}" if snapshot.model else ""
-        over.append(("validating", f"{human.plural(snapshot.total, 'line')}{model}, no problems"))
+        over.append("validating")
     if snapshot.accepted and (snapshot.status == "finalizing" or snapshot.ended):
-        over.append(("in_progress", _drawn(snapshot, pace)))
+        over.append("in_progress")
     if snapshot.status == "completed":
-        over.append(("finalizing", f"{snapshot.done:,}/{snapshot.total:,} results written"))
+        over.append("finalizing")
     if snapshot.ended:
-        over.append((snapshot.status, progress.outcome(snapshot) if snapshot.accepted else "in validation"))
+        over.append(snapshot.status)
     return over
-
-
-def _current(snapshot: Snapshot, pace: Pace) -> str:
-    match snapshot.status:
-        case "in_progress":
-            return _drawn(snapshot, pace)
-        case "finalizing":
-            return f"writing {human.plural(snapshot.done, 'result')}"
-        case "cancelling":
-            return "waiting for the running requests"
-    return "checking the lines"
-
-
-def _drawn(snapshot: Snapshot, pace: Pace) -> str:
-    return f"{progress.bar(snapshot.share)}  {progress.describe(snapshot, pace)}"

@@ -36,11 +36,12 @@ class Attempts:
         try:
             request = run.read(line)
         except OSError as error:
-            log.error("input.unreadable", batch_id=run.batch.id, line=line, problem=str(error))
+            log.warning("input.unreadable", batch_id=run.batch.id, line=line, problem=str(error))
             run.put_back(line, attempt, not_before=self._clock.now() + _READ_AGAIN)
             return None
+        scope = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as scope:
+            async with scope:
                 run.entered(scope)
                 examined = await _send(run, request, upstream)
         except TimeoutError:
@@ -75,13 +76,13 @@ class Attempts:
 async def _send(run: Run, request: Request, upstream: Upstream) -> Examined:
     try:
         return examine(await upstream.send(run.batch.endpoint, request.body))
-    except Exception as error:  # noqa: BLE001 - attempt boundary: one odd request must not end the others
+    except Exception as error:  # attempt boundary: one odd request must not end the others
         log.exception("attempt.broke", batch_id=run.batch.id, line=request.line, upstream=upstream.name)
         detail = f"The request could not be sent ({type(error).__name__})."
         return Examined(outcome=Failure(fault=Fault.BROKEN_OFF, detail=detail))
 
 
-def _log_retry(run: Run, line: int, attempt: int, examined: Examined, upstream: Upstream, after: float) -> None:  # noqa: PLR0913 - the fields of the event
+def _log_retry(run: Run, line: int, attempt: int, examined: Examined, upstream: Upstream, after: float) -> None:
     outcome = examined.outcome
     log.debug(
         "attempt.retried",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.dispatch.drive import Drive, LeaseLost, Parts
+from overnight.dispatch.drive import drive
+from overnight.dispatch.owned import LeaseLost, Owned, Parts
 from overnight.domain.batch import Batch, BatchStatus, StopCause
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Dispatcher:
         self._sweeper = sweeper
         self._worker = worker
         self._shutdown_grace = shutdown_grace
-        self._drives: dict[BatchId, Drive] = {}
+        self._owned: dict[BatchId, Owned] = {}
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
@@ -49,9 +50,9 @@ class Dispatcher:
 
     def batch_changed(self, batch_id: BatchId) -> None:
         """Stop a batch of ours that was cancelled (``ports/signals.py``)."""
-        drive = self._drives.get(batch_id)
-        if drive is not None:
-            drive.stop(StopCause.CANCEL)
+        owned = self._owned.get(batch_id)
+        if owned is not None:
+            owned.stop(StopCause.CANCEL)
 
     async def run(self) -> None:
         """Work until ``stop`` is called; returns when nothing of ours is in flight any more."""
@@ -59,10 +60,12 @@ class Dispatcher:
             loops = [
                 group.create_task(pool.serve(), name=f"pool of {pool.name}") for pool in self._parts.pools.values()
             ]
-            loops.append(group.create_task(self._claim(group), name="claim batches"))
+            claiming = group.create_task(self._claim(group), name="claim batches")
             loops.append(group.create_task(self._renew(), name="renew leases"))
             loops.append(group.create_task(self._sweep(), name="sweep files"))
             await self._stopping.wait()
+            # A claim that is under way may still bring a batch, which has to be given back.
+            await claiming
             await self._idle.wait()
             for task in loops:
                 task.cancel()
@@ -71,8 +74,8 @@ class Dispatcher:
         """Claim nothing more, give what is in flight a little time, then give the batches back."""
         self._stopping.set()
         self._wake.set()
-        for drive in self._drives.values():
-            drive.stop(StopCause.SHUTDOWN)
+        for owned in self._owned.values():
+            owned.stop(StopCause.SHUTDOWN)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping.is_set():
@@ -82,47 +85,47 @@ class Dispatcher:
 
     async def _claim_free(self, group: asyncio.TaskGroup) -> None:
         now = self._parts.clock.now()
-        free = _MOST_OWNED - len(self._drives)
+        free = _MOST_OWNED - len(self._owned)
         for batch in await self._parts.batches.claim(self._worker, now=now, until=now + LEASE, limit=free):
-            self._own(batch, group)
+            self._take_over(batch, group)
 
-    def _own(self, batch: Batch, group: asyncio.TaskGroup) -> None:
-        drive = Drive(batch, self._parts, shutdown_grace=self._shutdown_grace)
-        self._drives[batch.id] = drive
+    def _take_over(self, batch: Batch, group: asyncio.TaskGroup) -> None:
+        owned = Owned(batch, self._parts, shutdown_grace=self._shutdown_grace)
+        self._owned[batch.id] = owned
         self._idle.clear()
         if self._stopping.is_set():
-            drive.stop(StopCause.SHUTDOWN)
-        group.create_task(self._supervise(drive), name=f"drive {batch.id}")
+            owned.stop(StopCause.SHUTDOWN)
+        group.create_task(self._supervise(owned), name=f"drive {batch.id}")
 
-    async def _supervise(self, drive: Drive) -> None:
+    async def _supervise(self, owned: Owned) -> None:
         """Drive a batch; one in trouble is given back after a while, to be claimed and tried again."""
-        if not await self._safely("drive", self._drive(drive), batch_id=drive.batch.id):
+        if not await self._safely("drive", self._drive(owned), batch_id=owned.batch.id):
             await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE)
-        await self._safely("release", self._parts.batches.release(drive.batch, self._worker))
-        del self._drives[drive.batch.id]
+        await self._safely("release", self._parts.batches.release(owned.batch, self._worker))
+        del self._owned[owned.batch.id]
         self._wake.set()
-        if not self._drives:
+        if not self._owned:
             self._idle.set()
 
-    async def _drive(self, drive: Drive) -> None:
+    async def _drive(self, owned: Owned) -> None:
         try:
-            await drive.to_the_end()
+            await drive(owned)
         except LeaseLost:
-            log.warning("batch.lost", batch_id=drive.batch.id, epoch=drive.batch.epoch)
+            log.warning("batch.lost", batch_id=owned.batch.id, epoch=owned.batch.epoch)
 
     async def _renew(self) -> None:
         while True:
             await self._parts.clock.sleep(_RENEW_EVERY)
-            for drive in tuple(self._drives.values()):
-                await self._safely("renew", self._renew_one(drive), batch_id=drive.batch.id)
+            for owned in tuple(self._owned.values()):
+                await self._safely("renew", self._renew_one(owned), batch_id=owned.batch.id)
 
-    async def _renew_one(self, drive: Drive) -> None:
+    async def _renew_one(self, owned: Owned) -> None:
         until = self._parts.clock.now() + LEASE
-        stored = await self._parts.batches.renew(drive.batch, self._worker, until=until)
+        stored = await self._parts.batches.renew(owned.batch, self._worker, until=until)
         if stored is None:
-            drive.stop(StopCause.LEASE_LOST)
+            owned.stop(StopCause.LEASE_LOST)
         elif stored.status is BatchStatus.CANCELLING:
-            drive.stop(StopCause.CANCEL)
+            owned.stop(StopCause.CANCEL)
 
     async def _sweep(self) -> None:
         while True:
@@ -133,7 +136,7 @@ class Dispatcher:
         """Do some work and say whether it went well."""
         try:
             await work
-        except Exception:  # noqa: BLE001 - supervisor: trouble with one batch or one query must not stop the others
-            log.exception(f"{what}.failed", **fields)
+        except Exception:  # supervisor: trouble with one batch or one query must not stop the others
+            log.exception("dispatcher.trouble", during=what, **fields)
             return False
         return True

@@ -144,5 +144,3 @@ class Run:
         self.halted.set()
         if not self._in_flight:
             self.ended.set()
-
-

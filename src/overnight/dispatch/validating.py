@@ -13,7 +13,7 @@ from overnight.domain.validation import Rules
 from overnight.services.validate import Report, check_file
 
 if TYPE_CHECKING:
-    from overnight.dispatch.drive import Drive
+    from overnight.dispatch.owned import Owned
     from overnight.domain.deployment import Deployment
     from overnight.domain.file import File
     from overnight.ports.upstream import Known
@@ -24,25 +24,25 @@ log = structlog.get_logger()
 _ASK_AGAIN = 2.0
 
 
-async def validate(drive: Drive) -> None:
+async def validate(owned: Owned) -> None:
     """Take a batch from ``validating`` to its next status; returns early if the batch is stopped."""
-    parts, batch = drive.parts, drive.batch
+    parts, batch = owned.parts, owned.batch
     if batch.overdue(parts.clock.now()):
-        await drive.save(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
+        await owned.save(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
         return
     file = await parts.files.get(batch.resource, batch.input_file_id, now=parts.clock.now())
     problem = _unusable(file, batch.input_file_id)
     if file is None or problem is not None:
-        await _fail(drive, (problem,) if problem else ())
+        await _fail(owned, (problem,) if problem else ())
         return
     known = await parts.deployments.refreshed()
-    report = await _check(drive, file, known)
+    report = await _check(owned, file, known)
     if report.problems:
-        await _fail(drive, report.problems)
+        await _fail(owned, report.problems)
         return
-    deployment = await _find(drive, str(report.model), known)
+    deployment = await _find(owned, str(report.model), known)
     if deployment is not None:
-        await _accept(drive, file, report, deployment)
+        await _accept(owned, file, report, deployment)
 
 
 def _unusable(file: File | None, file_id: str) -> Problem | None:
@@ -55,8 +55,8 @@ def _unusable(file: File | None, file_id: str) -> Problem | None:
     return None
 
 
-async def _check(drive: Drive, file: File, known: Known) -> Report:
-    parts, batch = drive.parts, drive.batch
+async def _check(owned: Owned, file: File, known: Known) -> Report:
+    parts, batch = owned.parts, owned.batch
     limits = parts.limits[batch.flavour]
     rules = Rules(
         flavour=batch.flavour,
@@ -69,25 +69,25 @@ async def _check(drive: Drive, file: File, known: Known) -> Report:
         return await parts.offload.run(check_file, path, rules, index)
 
 
-async def _find(drive: Drive, model: str, known: Known) -> Deployment | None:
+async def _find(owned: Owned, model: str, known: Known) -> Deployment | None:
     """Wait for the deployment while an upstream that may serve it does not answer; ``None`` ends this attempt."""
     waiting = False
     while (deployment := known.find(model)) is None and not known.complete:
         if not waiting:
-            log.warning("batch.waits", batch_id=drive.batch.id, deployment=model, problem="an upstream does not answer")
+            log.warning("batch.waits", batch_id=owned.batch.id, deployment=model, problem="an upstream does not answer")
             waiting = True
-        if await drive.parts.clock.wait(drive.stopping, _ASK_AGAIN):
-            await drive.reload()
+        if await owned.parts.clock.wait(owned.stopping, _ASK_AGAIN):
+            await owned.reload()
             return None
-        if drive.batch.overdue(drive.parts.clock.now()):
+        if owned.batch.overdue(owned.parts.clock.now()):
             return None
-        known = await drive.parts.deployments.refreshed()
+        known = await owned.parts.deployments.refreshed()
     return deployment
 
 
-async def _accept(drive: Drive, file: File, report: Report, deployment: Deployment) -> None:
-    batch = drive.batch
-    now = drive.parts.clock.now()
+async def _accept(owned: Owned, file: File, report: Report, deployment: Deployment) -> None:
+    batch = owned.batch
+    now = owned.parts.clock.now()
     accepted = batch.to(
         BatchStatus.IN_PROGRESS,
         now,
@@ -97,10 +97,10 @@ async def _accept(drive: Drive, file: File, report: Report, deployment: Deployme
         input_blob=file.blob,
         expiry=deployment.expiry or batch.expiry,
     )
-    await drive.save(accepted)
+    await owned.save(accepted)
 
 
-async def _fail(drive: Drive, problems: tuple[Problem, ...]) -> None:
-    batch = drive.batch
-    if await drive.save(batch.to(BatchStatus.FAILED, drive.parts.clock.now(), errors=problems)):
-        await drive.parts.blobs.delete(index_key(batch))
+async def _fail(owned: Owned, problems: tuple[Problem, ...]) -> None:
+    batch = owned.batch
+    if await owned.save(batch.to(BatchStatus.FAILED, owned.parts.clock.now(), errors=problems)):
+        await owned.parts.blobs.delete(index_key(batch))

@@ -46,15 +46,15 @@ def to_result(request: Request, own_id: str, examined: Examined) -> Result:
     outcome = examined.outcome
     if isinstance(outcome, Failure):
         return Result(line=request.line, kind=ResultKind.FAILED, record=_failure_record(request, own_id, outcome))
-    record = response_line(
-        request.custom_id, own_id, outcome.status, outcome.request_id or own_id, outcome.body
-    )
+    record = response_line(request.custom_id, own_id, outcome.status, outcome.request_id or own_id, outcome.body)
     kind = ResultKind.SUCCEEDED if outcome.succeeded else ResultKind.FAILED
     return Result(line=request.line, kind=kind, record=record, usage=examined.usage)
 
 
 def _unreadable(answer: Answer) -> Outcome:
-    detail = f"The upstream answered with status {answer.status} and {len(answer.body):,} bytes that are not a JSON object."
+    detail = (
+        f"The upstream answered with status {answer.status} and {len(answer.body):,} bytes that are not a JSON object."
+    )
     if answer.succeeded:
         return Failure(fault=Fault.UNREADABLE, status=BAD_GATEWAY, detail=detail)
     kind = "server_error" if answer.status >= 500 else "invalid_request_error"  # noqa: PLR2004 - the status class

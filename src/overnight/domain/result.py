@@ -90,9 +90,13 @@ def _read_usage(raw: msgspec.Raw) -> Usage:
 
 def response_line(custom_id: bytes, own_id: str, status: int, request_id: str, body: bytes) -> bytes:
     """Write the line of a request that got a response; ``custom_id`` and ``body`` are JSON text."""
-    return (
-        b'{"id":"%s","custom_id":%s,"response":{"status_code":%d,"request_id":%s,"body":%s},"error":null}'
-    ) % (own_id.encode(), custom_id, status, msgspec.json.encode(request_id), body)
+    return (b'{"id":"%s","custom_id":%s,"response":{"status_code":%d,"request_id":%s,"body":%s},"error":null}') % (
+        own_id.encode(),
+        custom_id,
+        status,
+        msgspec.json.encode(request_id),
+        body,
+    )
 
 
 def error_line(custom_id: bytes, own_id: str, code: str, message: str) -> bytes:

@@ -265,4 +265,4 @@ def _streams_twice(raw: bytes) -> bool:
     except RecursionError:
         return True
     bodies = [value for key, value in pairs if key == "body" and isinstance(value, list)]
-    return any(member == ["stream", True] or member == ("stream", True) for body in bodies for member in body)
+    return any(member in (["stream", True], ("stream", True)) for body in bodies for member in body)

@@ -7,9 +7,8 @@ import msgspec
 
 from overnight.domain.batch import Batch
 from overnight.domain.file import File
-from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+from overnight.domain.ids import BatchId, ResourceId, WorkerId
 from overnight.domain.result import Tally
-
 
 T = TypeVar("T")
 
@@ -54,5 +53,5 @@ class Batches(Protocol):
     async def release(self, batch: Batch, worker: WorkerId) -> None:
         """Give a claim back, so that it can be taken at once; does nothing if it was lost."""
 
-    async def uses(self, file_id: FileId) -> bool:
-        """Say whether a batch that has not ended reads this file."""
+    async def release_all(self, worker: WorkerId) -> None:
+        """Give back the claims of a worker that is known to be dead."""

@@ -18,7 +18,7 @@ class Files(Protocol):
     async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
         """Give a file of this resource; ``None`` for unknown, foreign, deleted and expired ones alike."""
 
-    async def page(  # noqa: PLR0913 - the query parameters of the route
+    async def page(
         self,
         resource: ResourceId,
         *,

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import msgspec
 
-from overnight.domain.ids import BatchId
 from overnight.domain.frame import Segment
+from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, Tally
 
 

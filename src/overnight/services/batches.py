@@ -75,9 +75,7 @@ class BatchService:
             expires_at=now + WINDOW_SECONDS,
             expiry=DEFAULT_EXPIRY[flavour],
             metadata=new.metadata,
-            output_expires_after=check_expiry(
-                new.output_expires_after, self._limits[flavour], "output_expires_after"
-            ),
+            output_expires_after=check_expiry(new.output_expires_after, self._limits[flavour], "output_expires_after"),
         )
         await self._batches.add(batch)
         self._signals.batch_created()

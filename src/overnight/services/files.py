@@ -116,7 +116,7 @@ class Receiver:
 class FileService:
     """The use cases of files."""
 
-    def __init__(  # noqa: PLR0913 - the ports that files need
+    def __init__(
         self,
         files: Files,
         blobs: Blobs,
@@ -221,7 +221,7 @@ class FileService:
         return file, self._blobs.stream(file.blob)
 
     async def delete(self, resource: ResourceId, file_id: FileId) -> None:
-        """Delete a file; a batch that reads it goes on, and its bytes stay until that batch ends. Raises ``NotFound``."""
+        """Delete a file; its bytes stay until no active batch reads them. Raises ``NotFound``."""
         if not await self._files.delete(resource, file_id, now=self._clock.now()):
             raise no_such_file(file_id)
 

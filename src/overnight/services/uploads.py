@@ -39,7 +39,7 @@ class NewUpload(msgspec.Struct, frozen=True, kw_only=True):
 class UploadService:
     """The use cases of uploads."""
 
-    def __init__(  # noqa: PLR0913 - the ports that uploads need
+    def __init__(
         self,
         uploads: Uploads,
         files: FileService,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import secrets
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -50,12 +48,12 @@ class LocalWriter:
 
 
 class LocalBlobs:
-    """Blobs under one folder; a key is a relative path."""
+    """Blobs under one folder; a key is a relative path. ``temporary`` is a folder of our own on the same disk."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, temporary: Path) -> None:
         self._root = root / "blobs"
+        self._temporary = temporary
         self._root.mkdir(parents=True, exist_ok=True)
-        self._temporary, self._lock = _own_folder(root / "tmp")
 
     @asynccontextmanager
     async def writer(self, key: str) -> AsyncIterator[LocalWriter]:
@@ -104,35 +102,6 @@ class LocalBlobs:
 
     def _new_temporary(self) -> Path:
         return self._temporary / secrets.token_hex(16)
-
-
-def _own_folder(root: Path) -> tuple[Path, int]:
-    """Make a folder for the unfinished files of this process and remove those that dead processes left.
-
-    A folder is held by a lock that the kernel drops with its process; what was in it was never published.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    for leftover in root.iterdir():
-        lock = _lock(leftover)
-        if lock is not None:
-            shutil.rmtree(leftover, ignore_errors=True)
-            os.close(lock)
-    folder = root / secrets.token_hex(8)
-    folder.mkdir()
-    lock = _lock(folder)
-    if lock is None:
-        raise BlockingIOError(folder)
-    return folder, lock
-
-
-def _lock(folder: Path) -> int | None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _write(file: BinaryIO, data: bytearray) -> None:

@@ -1,7 +1,7 @@
 """The result log on a local disk: append-only segments with group commit.
 
-Each epoch appends to segments of its own. An epoch begins by pinning how far the earlier segments count (``<epoch>.pin``);
-what an owner that lost its lease still appends lies behind the pin and is never read.
+Each epoch appends to segments of its own. An epoch begins by pinning how far the earlier segments count
+(``<epoch>.pin``); what an owner that lost its lease still appends lies behind the pin and is never read.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class LocalLog:
                 await asyncio.to_thread(self._segment.append, data)
             except OSError as error:
                 if not in_trouble:
-                    log.error("results.not_durable", problem=str(error), bytes=batchful.size)
+                    log.error("results.not_durable", problem=str(error), bytes=batchful.size)  # noqa: TRY400 - no defect of ours to trace
                 in_trouble = True
                 if self._closing:
                     raise

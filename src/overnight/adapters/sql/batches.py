@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import insert, select, update
 
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import ColumnElement
 
     from overnight.domain.file import File
-    from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+    from overnight.domain.ids import BatchId, ResourceId, WorkerId
 
 _ACTIVE = tuple(sorted(ACTIVE))
 
@@ -106,13 +106,11 @@ class SqlBatches:
         async with self._engine.begin() as connection:
             await connection.execute(releasing)
 
-    async def uses(self, file_id: FileId) -> bool:
-        query = select(exists().where(batches.c.input_file_id == file_id, batches.c.status.in_(_ACTIVE)))
-        async with self._engine.connect() as connection:
-            return bool(await connection.scalar(query))
-
-
-
+    async def release_all(self, worker: WorkerId) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                update(batches).where(batches.c.worker == worker).values(worker=None, lease_until=0)
+            )
 
 
 def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -38,7 +38,7 @@ class SqlFiles:
             row = (await connection.execute(query)).mappings().first()
         return None if row is None else to_record(File, dict(row))
 
-    async def page(  # noqa: PLR0913 - the port's parameters
+    async def page(
         self,
         resource: ResourceId,
         *,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
 import structlog
 
 from overnight.adapters.upstreams.http import UpstreamProblem

@@ -25,7 +25,9 @@ def main(model: str, name: str, slots: int) -> None:
     params.port = 0
     params.n_parallel = slots
     params.n_ctx = _CONTEXT_PER_SLOT * slots
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = os.cpu_count() or 1
+    # One core is left to the service. llama.cpp's threads spin while they wait for each other: with as many of them as
+    # cores, one other busy program made a token take 3 s instead of 10 ms.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) - 1)
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.endpoint_slots = False

@@ -13,33 +13,33 @@ from overnight.domain.result import BATCH_CANCELLED, BATCH_EXPIRED
 from overnight.services.finalize import Merge, Merged, merge
 
 if TYPE_CHECKING:
-    from overnight.dispatch.drive import Drive
+    from overnight.dispatch.owned import Owned
 
 
-async def finish(drive: Drive) -> None:
+async def finish(owned: Owned) -> None:
     """Take a batch from ``finalizing`` or ``cancelling`` to its end.
 
     The bytes are stored first; their ids appear in the same transaction as the status. A cancel that comes in between
     wins: the batch is left in ``cancelling``, to be finished again.
     """
-    batch = drive.batch
+    batch = owned.batch
     if not batch.accepted:
-        await drive.save(batch.to(BatchStatus.CANCELLED, drive.parts.clock.now()))
+        await owned.save(batch.to(BatchStatus.CANCELLED, owned.parts.clock.now()))
         return
-    merged = await _merge(drive)
-    output = await _publishable(drive, output_key(batch), "output")
-    errors = await _publishable(drive, error_key(batch), "error")
+    merged = await _merge(owned)
+    output = await _publishable(owned, output_key(batch), "output")
+    errors = await _publishable(owned, error_key(batch), "error")
     ended = batch.to(
         _end(batch, merged),
-        drive.parts.clock.now(),
+        owned.parts.clock.now(),
         completed=merged.tally.completed,
         failed=merged.tally.failed,
         usage=merged.tally.usage,
         output_file_id=output.id if output else None,
         error_file_id=errors.id if errors else None,
     )
-    if await drive.save(ended, files=tuple(file for file in (output, errors) if file is not None)):
-        await drive.parts.logs.delete(batch.id)
+    if await owned.save(ended, files=tuple(file for file in (output, errors) if file is not None)):
+        await owned.parts.logs.delete(batch.id)
 
 
 def _end(batch: Batch, merged: Merged) -> BatchStatus:
@@ -48,8 +48,8 @@ def _end(batch: Batch, merged: Merged) -> BatchStatus:
     return BatchStatus.EXPIRED if merged.unrun else BatchStatus.COMPLETED
 
 
-async def _merge(drive: Drive) -> Merged:
-    parts, batch = drive.parts, drive.batch
+async def _merge(owned: Owned) -> Merged:
+    parts, batch = owned.parts, owned.batch
     cancelled = batch.status is BatchStatus.CANCELLING
     async with (
         parts.blobs.local(str(batch.input_blob)) as source,
@@ -67,9 +67,9 @@ async def _merge(drive: Drive) -> Merged:
         return await parts.offload.run(merge, job, output, errors)
 
 
-async def _publishable(drive: Drive, key: str, kind: str) -> File | None:
+async def _publishable(owned: Owned, key: str, kind: str) -> File | None:
     """Make the record of a result file; OpenAI shows none for an empty one (CONTRACT section 4.3)."""
-    parts, batch = drive.parts, drive.batch
+    parts, batch = owned.parts, owned.batch
     size = await parts.blobs.size(key) or 0
     if size == 0 and batch.flavour is Flavour.OPENAI:
         await parts.blobs.delete(key)

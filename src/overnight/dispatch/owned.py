@@ -1,0 +1,100 @@
+"""A batch that this process owns: what is known of it, what it may use, and how it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from overnight.domain.batch import Batch, StopCause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overnight.dispatch.pool import Pool
+    from overnight.dispatch.run import Run
+    from overnight.domain.deployment import UpstreamName
+    from overnight.domain.file import File
+    from overnight.domain.flavour import Flavour
+    from overnight.domain.limits import Limits
+    from overnight.ports.batches import Batches
+    from overnight.ports.blobs import Blobs
+    from overnight.ports.clock import Clock, Entropy
+    from overnight.ports.files import Files
+    from overnight.ports.offload import Offload
+    from overnight.ports.results import ResultLogs
+    from overnight.ports.upstream import Deployments
+
+log = structlog.get_logger()
+
+
+class LeaseLost(Exception):
+    """Another worker has the batch now; nothing of ours may be written any more."""
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What driving a batch needs. ``stop_grace`` is how long requests in flight may go on after a stop, in seconds."""
+
+    batches: Batches
+    files: Files
+    blobs: Blobs
+    logs: ResultLogs
+    deployments: Deployments
+    pools: Mapping[UpstreamName, Pool]
+    offload: Offload
+    clock: Clock
+    entropy: Entropy
+    limits: Mapping[Flavour, Limits]
+    stop_grace: float = 30.0
+
+
+class Owned:
+    """One claimed batch."""
+
+    def __init__(self, batch: Batch, parts: Parts, *, shutdown_grace: float) -> None:
+        self.batch = batch
+        self.parts = parts
+        self.cause: StopCause | None = None
+        self.stopping = asyncio.Event()
+        self.run: Run | None = None
+        self._shutdown_grace = shutdown_grace
+
+    def stop(self, cause: StopCause) -> None:
+        """Go no further than the cause demands; what is in flight is given its grace."""
+        if self.cause is None or cause in {StopCause.LEASE_LOST, StopCause.SHUTDOWN}:
+            self.cause = cause
+        self.stopping.set()
+        if self.run is not None:
+            self.run.stop(cause)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the batch is to be left as it is."""
+        return self.cause in {StopCause.LEASE_LOST, StopCause.SHUTDOWN}
+
+    @property
+    def grace(self) -> float:
+        """How long requests in flight may still run, in seconds."""
+        return self._shutdown_grace if self.leaving else self.parts.stop_grace
+
+    async def save(self, new: Batch, *, files: tuple[File, ...] = ()) -> bool:
+        """Write the batch; if somebody else changed it, take over what is stored and return ``False``.
+
+        Raises:
+            LeaseLost: it belongs to another worker by now.
+        """
+        if await self.parts.batches.save(new, expected=self.batch, files=files):
+            log.info("batch.moved", batch_id=new.id, status=new.status, before=self.batch.status)
+            self.batch = new
+            return True
+        await self.reload()
+        return False
+
+    async def reload(self) -> None:
+        """Take over the batch as it is stored. Raises ``LeaseLost``."""
+        stored = await self.parts.batches.get(self.batch.resource, self.batch.id)
+        if stored is None or stored.epoch != self.batch.epoch:
+            raise LeaseLost
+        self.batch = stored

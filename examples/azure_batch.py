@@ -1,9 +1,9 @@
 """A batch from upload to results with `AzureOpenAI`. Only the endpoint, the key and the file are ours."""
 
-import datetime
 import json
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -41,7 +41,7 @@ def upload(client: AzureOpenAI) -> str:
     while file.status not in {"processed", "error"}:
         time.sleep(WAIT)
         file = client.files.retrieve(file.id)
-        print(f"{datetime.datetime.now()} File Id: {file.id}, Status: {file.status}")  # noqa: DTZ005 - for people
+        print(f"{datetime.now(UTC)} File Id: {file.id}, Status: {file.status}")
     if file.status == "error":
         raise SystemExit(f"The file was refused: {file.status_details}")
     return file.id
@@ -59,7 +59,7 @@ def wait_until_over(client: AzureOpenAI, batch: Batch) -> Batch:
     while batch.status not in TERMINAL:
         time.sleep(WAIT)
         batch = client.batches.retrieve(batch.id)
-        print(f"{datetime.datetime.now()} Batch Id: {batch.id}, Status: {batch.status}")  # noqa: DTZ005 - for people
+        print(f"{datetime.now(UTC)} Batch Id: {batch.id}, Status: {batch.status}")
     for problem in (batch.errors and batch.errors.data) or []:
         print(f"Line {problem.line}: {problem.code}: {problem.message}")
     print(batch.model_dump_json(indent=2))

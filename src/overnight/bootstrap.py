@@ -31,6 +31,7 @@ from overnight.adapters.workplace import Workplace
 from overnight.api.app import make_app
 from overnight.api.auth import Keys, parse_keys
 from overnight.api.context import Services
+from overnight.api.middleware import Entrance
 from overnight.config import ConfigError, Settings, UpstreamSettings
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
@@ -48,7 +49,7 @@ from overnight.services.uploads import UploadService
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The parts that run."""
 
-    app: FastAPI
+    app: ASGIApp
     dispatcher: Dispatcher
     catalogue: Catalogue
 
@@ -113,6 +114,7 @@ async def _serve(
                 http="httptools",
                 log_config=None,
                 access_log=False,
+                server_header=False,
                 lifespan="off",
                 timeout_keep_alive=_KEEP_ALIVE,
             )
@@ -189,7 +191,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             health=catalogue.health,
         )
         app = make_app(services, limits, _problem, root_path=settings.root_path)
-        yield Service(app=app, dispatcher=dispatcher, catalogue=catalogue)
+        yield Service(app=Entrance(app), dispatcher=dispatcher, catalogue=catalogue)
 
 
 async def _problem() -> str | None:

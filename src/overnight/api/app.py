@@ -13,7 +13,6 @@ from overnight.api.batches import batch_routes
 from overnight.api.context import PREFIXES, Context, Services
 from overnight.api.files import file_routes
 from overnight.api.health import health_routes
-from overnight.api.middleware import Entrance
 from overnight.api.models import deployment_routes, model_routes
 from overnight.api.schemas import ErrorObject
 from overnight.api.uploads import upload_routes
@@ -49,7 +48,6 @@ def make_app(
         responses={"4XX": {"model": ErrorObject, "description": "The request cannot be fulfilled."}},
     )
     errors.install(app)
-    app.add_middleware(Entrance)
     app.include_router(health_routes(services, problem))
     for prefix in PREFIXES:
         _mount(app, Context(services=services, prefix=prefix, limits=limits[prefix.flavour]))

@@ -8,6 +8,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from overnight.domain import errors
 from overnight.domain.flavour import Flavour
@@ -33,6 +34,9 @@ _TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
     (errors.Unavailable, 503, "serviceUnavailable"),
     (errors.ServiceError, 500, "internalFailure"),
 )
+
+MOST_JSON_BYTES = 1024 * 1024
+"""How large a body may be that is read whole."""
 
 _SERVER_ERROR = 500
 _AZURE_PREFIX = "/openai"
@@ -67,6 +71,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -132,14 +137,16 @@ def explain(problem: Mapping[str, Any]) -> errors.InvalidRequest:
         return errors.InvalidRequest(message, param=param, code=code)
     if kind in _JSON_TYPES:
         got = "null" if given is None else _PYTHON_TYPES.get(type(given), "another type")
-        message = f"Invalid type for '{param}': expected {_JSON_TYPES[kind]}, but got {got} instead."
+        message = f"Invalid type for '{param or 'body'}': expected {_JSON_TYPES[kind]}, but got {got} instead."
         return errors.InvalidRequest(message, param=param, code="invalid_type")
-    return errors.InvalidRequest(f"Invalid value for '{param}': {problem['msg']}.", param=param, code="invalid_value")
+    return errors.InvalidRequest(f"Invalid value for '{param or 'body'}': {problem['msg']}.", param=param, code="invalid_value")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if isinstance(error.__cause__, BodyTooLarge):
+        return too_large()
     path = request.url.path
     azure = flavour_of(path) is Flavour.AZURE
     if error.status_code == 404:  # noqa: PLR2004 - no route
@@ -149,6 +156,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
         message = f"Not allowed to {request.method} on {path}."
         return envelope(405, message, code="method_not_allowed", headers=error.headers)
     return envelope(error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _disconnected(request: Request, _error: Exception) -> Response:
+    log.info("request.broken_off", method=request.method, path=request.url.path)
+    return envelope(400, "The connection was closed before the request was complete.")
+
+
+class BodyTooLarge(Exception):
+    """A body that is read whole went over its bound."""
+
+
+def too_large() -> JSONResponse:
+    """Refuse a body that would have been read whole."""
+    message = f"The body of this request may have {MOST_JSON_BYTES:,} bytes at most; only files may be larger."
+    return envelope(413, message, code="request_too_large")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -6,17 +6,12 @@ import re
 import uuid
 from typing import TYPE_CHECKING
 
-from overnight.api.errors import envelope
+from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, too_large
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SLASHES = re.compile(r"//+")
-_MOST_JSON_BYTES = 1024 * 1024
-
-
-class BodyTooLarge(Exception):
-    """A body that is read whole went over its bound."""
 
 
 class Entrance:
@@ -30,8 +25,9 @@ class Entrance:
             await self._app(scope, receive, send)
             return
         # Some clients put a slash too many behind the endpoint (CONTRACT section 1.2).
-        scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
         headers = dict(scope["headers"])
+        multipart = headers.get(b"content-type", b"").startswith(b"multipart/")
+        scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
         request_id = str(uuid.uuid4()).encode()
 
         async def identified(message: Message) -> None:
@@ -39,9 +35,12 @@ class Entrance:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
-        if headers.get(b"content-type", b"").startswith(b"multipart/"):
+        if multipart:
             await self._app(scope, receive, identified)
             return
+        # Every other body is JSON, whatever a client such as plain curl calls it.
+        others = [header for header in scope["headers"] if header[0] != b"content-type"]
+        scope["headers"] = [*others, (b"content-type", b"application/json")]
         await self._bounded(scope, receive, identified, int(headers.get(b"content-length", b"0") or 0))
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, announced: int) -> None:
@@ -51,19 +50,14 @@ class Entrance:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > _MOST_JSON_BYTES:
+            if taken > MOST_JSON_BYTES:
                 raise BodyTooLarge
             return message
 
-        if announced > _MOST_JSON_BYTES:
-            await _refuse(scope, receive, send)
+        if announced > MOST_JSON_BYTES:
+            await too_large()(scope, receive, send)
             return
         try:
             await self._app(scope, counted, send)
         except BodyTooLarge:
-            await _refuse(scope, receive, send)
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    text = f"The body of this request may have {_MOST_JSON_BYTES:,} bytes at most; only files may be larger."
-    await envelope(413, text, code="request_too_large")(scope, receive, send)
+            await too_large()(scope, receive, send)

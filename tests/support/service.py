@@ -1,0 +1,135 @@
+"""The real service as a process of its own: started, stopped, killed and started again on the same data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+LONGEST_START = 60.0
+LONGEST_STOP = 30.0
+
+
+class Service:
+    """``overnight serve`` on one data folder. ``url`` changes with each start, since the port is any free one."""
+
+    def __init__(self, folder: Path, *, upstreams: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+        self.data_dir = folder / "data"
+        self.log_path = folder / "service.log"
+        self.url = ""
+        self._arguments = [argument for url in upstreams for argument in ("--upstream", url)] + list(arguments)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None, "the service is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
+        command = [sys.executable, "-m", "overnight.cli.main", "serve", "--json", "--port", "0"]
+        command += ["--data-dir", str(self.data_dir), *self._arguments]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_environment())
+        assert self._process.stdout is not None
+        with _limit(self._process):
+            line = self._process.stdout.readline()
+        if not line:
+            self.kill()
+            message = f"the service did not start:\n{self.log()}"
+            raise RuntimeError(message)
+        self.url = json.loads(line)["url"]
+
+    def stop(self) -> None:
+        """Ask it to end; kill it if it does not."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once (``kill -9``)."""
+        self._end(signal.SIGKILL)
+
+    def log(self, start: int = 0) -> str:
+        """Give what it logged, from a byte on."""
+        with self.log_path.open("rb") as log:
+            log.seek(start)
+            return log.read().decode(errors="replace")
+
+    def log_size(self) -> int:
+        """Say how much it logged so far."""
+        return self.log_path.stat().st_size
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        if process.poll() is None:
+            process.send_signal(number)
+        try:
+            process.wait(LONGEST_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _close(process.stdout)
+
+
+@contextmanager
+def log_shown(service: Service) -> Iterator[Service]:
+    """Write what the service logs meanwhile to stdout, which pytest shows for a test that failed."""
+    start = service.log_size() if service.log_path.exists() else 0
+    try:
+        yield service
+    finally:
+        sys.stdout.write(service.log(start))
+
+
+@contextmanager
+def _limit(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the process if it does not answer in time, so that reading its output ends too."""
+    watch = subprocess.Popen(
+        [sys.executable, "-S", "-c", f"import time, os; time.sleep({LONGEST_START}); os.kill({process.pid}, 9)"]
+    )
+    try:
+        yield
+    finally:
+        watch.kill()
+        watch.wait()
+
+
+def _environment() -> Mapping[str, str]:
+    foreign = ("OVERNIGHT_", "OPENAI_", "AZURE_OPENAI_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    # No settings of whoever runs the tests: neither from the environment nor from the home folder.
+    return kept | {"HOME": os.devnull, "PYTHONWARNINGS": "default"}
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    if stream is not None:
+        stream.close()
+
+
+def eventually(condition, timeout: float = 20.0, every: float = 0.02):
+    """Wait until the condition gives something, and give that. Raises ``TimeoutError``."""
+    end = time.monotonic() + timeout
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(every)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -48,10 +49,10 @@ class Service:
         command = [sys.executable, "-m", "overnight.cli.main", "serve", "--json", "--port", "0"]
         command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_environment())
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_environment(self.data_dir.parent))
         assert self._process.stdout is not None
-        with _limit(self._process):
-            line = self._process.stdout.readline()
+        answered, _, _ = select.select([self._process.stdout], [], [], LONGEST_START)
+        line = self._process.stdout.readline() if answered else b""
         if not line:
             self.kill()
             message = f"the service did not start:\n{self.log()}"
@@ -100,24 +101,11 @@ def log_shown(service: Service) -> Iterator[Service]:
         sys.stdout.write(service.log(start))
 
 
-@contextmanager
-def _limit(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End the process if it does not answer in time, so that reading its output ends too."""
-    watch = subprocess.Popen(
-        [sys.executable, "-S", "-c", f"import time, os; time.sleep({LONGEST_START}); os.kill({process.pid}, 9)"]
-    )
-    try:
-        yield
-    finally:
-        watch.kill()
-        watch.wait()
-
-
-def _environment() -> Mapping[str, str]:
+def _environment(home: Path) -> Mapping[str, str]:
     foreign = ("OVERNIGHT_", "OPENAI_", "AZURE_OPENAI_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # No settings of whoever runs the tests: neither from the environment nor from the home folder.
-    return kept | {"HOME": os.devnull, "PYTHONWARNINGS": "default"}
+    return kept | {"HOME": str(home)}
 
 
 def _close(stream: IO[bytes] | None) -> None:

@@ -1,0 +1,296 @@
+"""Stores in memory. They keep every promise of the ports but that of outliving the process."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from overnight.domain.batch import ACTIVE, Batch
+from overnight.domain.file import File, Purpose
+from overnight.domain.upload import Part, Upload, UploadStatus
+from overnight.ports.batches import Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from overnight.domain.ids import BatchId, FileId, PartId, ResourceId, UploadId, WorkerId
+    from overnight.domain.result import Tally
+
+Key = TypeVar("Key", bound=str)
+Stored = TypeVar("Stored")
+Listed = TypeVar("Listed", Batch, File)
+
+_PIECE = 64 * 1024
+
+
+class Tables:
+    """What the stores of one service share; records stand in the order of their creation."""
+
+    def __init__(self) -> None:
+        self.batches: dict[BatchId, Batch] = {}
+        self.leases: dict[BatchId, tuple[WorkerId, float]] = {}
+        self.files: dict[FileId, File] = {}
+        self.without_bytes: set[FileId] = set()
+        self.uploads: dict[UploadId, Upload] = {}
+        self.parts: dict[PartId, Part] = {}
+
+    def read_by_active_batch(self, file_id: FileId) -> bool:
+        """Say whether a batch that has not ended has this input."""
+        return any(batch.input_file_id == file_id and batch.status in ACTIVE for batch in self.batches.values())
+
+
+class MemoryBatches:
+    """Keeps the promises of ``ports/batches.py``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, batch: Batch) -> None:
+        _insert(self._tables.batches, batch.id, batch)
+
+    async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
+        batch = self._tables.batches.get(batch_id)
+        return batch if batch is not None and batch.resource == resource else None
+
+    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
+        owned = [batch for batch in reversed(self._tables.batches.values()) if batch.resource == resource]
+        return _page(owned, owned, after, limit)
+
+    async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
+        stored = self._current(expected)
+        if stored is None or stored.status is not expected.status:
+            return False
+        names = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(expected, name)]
+        changes = {name: getattr(new, name) for name in names}
+        for file in files:
+            _insert(self._tables.files, file.id, file)
+        self._tables.batches[new.id] = msgspec.structs.replace(stored, **changes)
+        return True
+
+    async def record_progress(self, batch: Batch, tally: Tally) -> bool:
+        stored = self._current(batch)
+        if stored is None:
+            return False
+        counted = msgspec.structs.replace(stored, completed=tally.completed, failed=tally.failed, usage=tally.usage)
+        self._tables.batches[batch.id] = counted
+        return True
+
+    async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
+        active = (batch for batch in self._tables.batches.values() if batch.status in ACTIVE)
+        free = [batch for batch in active if self._is_free(batch.id, now)]
+        claimed = [msgspec.structs.replace(batch, epoch=batch.epoch + 1) for batch in free[:limit]]
+        for batch in claimed:
+            self._tables.batches[batch.id] = batch
+            self._tables.leases[batch.id] = (worker, until)
+        return claimed
+
+    async def renew(self, batch: Batch, worker: WorkerId, *, until: float) -> Batch | None:
+        stored = self._current(batch)
+        if stored is None or not self._is_held(batch.id, worker):
+            return None
+        self._tables.leases[batch.id] = (worker, until)
+        return stored
+
+    async def release(self, batch: Batch, worker: WorkerId) -> None:
+        if self._current(batch) is not None and self._is_held(batch.id, worker):
+            del self._tables.leases[batch.id]
+
+    async def uses(self, file_id: FileId) -> bool:
+        return self._tables.read_by_active_batch(file_id)
+
+    def _current(self, seen: Batch) -> Batch | None:
+        stored = self._tables.batches.get(seen.id)
+        return stored if stored is not None and stored.epoch == seen.epoch else None
+
+    def _is_free(self, batch_id: BatchId, now: float) -> bool:
+        lease = self._tables.leases.get(batch_id)
+        return lease is None or lease[1] < now
+
+    def _is_held(self, batch_id: BatchId, worker: WorkerId) -> bool:
+        lease = self._tables.leases.get(batch_id)
+        return lease is not None and lease[0] == worker
+
+
+class MemoryFiles:
+    """Keeps the promises of ``ports/files.py``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, file: File) -> None:
+        _insert(self._tables.files, file.id, file)
+
+    async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
+        file = self._tables.files.get(file_id)
+        return file if file is not None and file.resource == resource and file.visible(now) else None
+
+    async def page(
+        self,
+        resource: ResourceId,
+        *,
+        after: FileId | None,
+        limit: int,
+        purpose: Purpose | None,
+        oldest_first: bool,
+        now: float,
+    ) -> Page[File] | None:
+        owned = [file for file in self._tables.files.values() if file.resource == resource]
+        if not oldest_first:
+            owned.reverse()
+        shown = [file for file in owned if file.visible(now) and purpose in {None, file.purpose}]
+        return _page(owned, shown, after, limit)
+
+    async def delete(self, resource: ResourceId, file_id: FileId, *, now: float) -> bool:
+        file = await self.get(resource, file_id, now=now)
+        if file is None:
+            return False
+        self._tables.files[file_id] = msgspec.structs.replace(file, deleted_at=int(now))
+        return True
+
+    async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
+        return sum(
+            file.resource == resource
+            and file.purpose is not Purpose.BATCH_OUTPUT
+            and (file.expires_at is not None) is expiring
+            and file.visible(now)
+            for file in self._tables.files.values()
+        )
+
+    async def gone(self, *, now: float, limit: int) -> Sequence[File]:
+        stored = (file for file in self._tables.files.values() if file.id not in self._tables.without_bytes)
+        gone = (file for file in stored if not file.visible(now))
+        return [file for file in gone if not self._tables.read_by_active_batch(file.id)][:limit]
+
+    async def forget_bytes(self, file: File) -> None:
+        self._tables.without_bytes.add(file.id)
+
+
+class MemoryUploads:
+    """Keeps the promises of ``ports/files.py``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, upload: Upload) -> None:
+        _insert(self._tables.uploads, upload.id, upload)
+
+    async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
+        upload = self._tables.uploads.get(upload_id)
+        return upload if upload is not None and upload.resource == resource else None
+
+    async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
+        if self._tables.uploads[expected.id].status is not expected.status:
+            return False
+        if file is not None:
+            _insert(self._tables.files, file.id, file)
+        self._tables.uploads[new.id] = new
+        return True
+
+    async def add_part(self, part: Part) -> bool:
+        upload = self._tables.uploads.get(part.upload_id)
+        if upload is None or upload.status is not UploadStatus.PENDING:
+            return False
+        _insert(self._tables.parts, part.id, part)
+        return True
+
+    async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
+        owned = [part for part in self._tables.parts.values() if part.upload_id == upload_id]
+        return owned if part_ids is None else [part for part in owned if part.id in part_ids]
+
+    async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
+        with_parts = {part.upload_id for part in self._tables.parts.values()}
+        uploads = (upload for upload in self._tables.uploads.values() if upload.id in with_parts)
+        return [upload for upload in uploads if upload.seen_at(now).status is not UploadStatus.PENDING][:limit]
+
+    async def forget_parts(self, upload: Upload) -> None:
+        for part in await self.parts(upload.id):
+            del self._tables.parts[part.id]
+
+
+class MemoryBlobs:
+    """Keeps the promises of ``ports/blobs.py``; ``scratch`` is a folder for the paths that are lent."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.held: dict[str, bytes] = {}
+        self._scratch = scratch
+        self._lent = 0
+
+    @asynccontextmanager
+    async def writer(self, key: str) -> AsyncIterator[MemoryWriter]:
+        yield MemoryWriter(self.held, key)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        data = self._read(key)
+        for start in range(0, len(data), _PIECE):
+            yield data[start : start + _PIECE]
+
+    @asynccontextmanager
+    async def local(self, key: str) -> AsyncIterator[Path]:
+        path = self._new_path()
+        path.write_bytes(self._read(key))
+        try:
+            yield path
+        finally:
+            path.unlink()
+
+    @asynccontextmanager
+    async def placing(self, key: str) -> AsyncIterator[Path]:
+        path = self._new_path()
+        try:
+            yield path
+            self.held[key] = path.read_bytes()
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def size(self, key: str) -> int | None:
+        return len(self.held[key]) if key in self.held else None
+
+    async def delete(self, key: str) -> None:
+        self.held.pop(key, None)
+
+    def _read(self, key: str) -> bytes:
+        if key not in self.held:
+            raise FileNotFoundError(key)
+        return self.held[key]
+
+    def _new_path(self) -> Path:
+        self._lent += 1
+        return self._scratch / f"lent-{self._lent}"
+
+
+class MemoryWriter:
+    """Keeps the promises of ``ports/blobs.py``."""
+
+    def __init__(self, held: dict[str, bytes], key: str) -> None:
+        self._held = held
+        self._key = key
+        self._data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self._data += data
+
+    async def commit(self) -> None:
+        self._held[self._key] = bytes(self._data)
+
+
+def _insert(table: dict[Key, Stored], key: Key, record: Stored) -> None:
+    if key in table:
+        message = f"{key} is there already"
+        raise ValueError(message)
+    table[key] = record
+
+
+def _page(owned: Sequence[Listed], shown: Sequence[Listed], after: str | None, limit: int) -> Page[Listed] | None:
+    """Cut a page out of what is shown; the cursor may name something that is not shown any more."""
+    if after is None:
+        behind = list(shown)
+    else:
+        order: list[str] = [record.id for record in owned]
+        if after not in order:
+            return None
+        later = set(order[order.index(after) + 1 :])
+        behind = [record for record in shown if record.id in later]
+    return Page(behind[:limit], len(behind) > limit)

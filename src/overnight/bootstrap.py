@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from overnight.adapters.blobs.local import LocalBlobs
 from overnight.adapters.results.local import LocalResultLogs
 from overnight.adapters.sql.batches import SqlBatches
-from overnight.adapters.sql.database import migrate, open_engine, sqlite_url
+from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcess
 from overnight.adapters.upstreams.catalogue import Catalogue
@@ -148,9 +148,9 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
     """Open the database, the stores and the upstreams, and put the service together."""
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
-        engine = open_engine(sqlite_url(settings.data_dir))
-        stack.push_async_callback(engine.dispose)
-        await migrate(engine)
+        database = Database(sqlite_file(settings.data_dir))
+        stack.push_async_callback(database.close)
+        await database.migrate()
         worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
         workplace = Workplace(settings.data_dir, worker)
         stack.callback(workplace.close)
@@ -161,7 +161,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             _configured(settings, upstreams, clock), {upstream.name: upstream for upstream in upstreams}, clock
         )
         await catalogue.refreshed()
-        files, uploads, batches = SqlFiles(engine), SqlUploads(engine), SqlBatches(engine)
+        files, uploads, batches = SqlFiles(database), SqlUploads(database), SqlBatches(database)
         for dead in workplace.dead:
             await batches.release_all(dead)
         blobs, limits = LocalBlobs(settings.data_dir, workplace.temporary), settings.limits_by_flavour()
@@ -190,12 +190,8 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             keys=keys,
             health=catalogue.health,
         )
-        app = make_app(services, limits, _problem, root_path=settings.root_path)
+        app = make_app(services, limits, database.problem, root_path=settings.root_path)
         yield Service(app=Entrance(app), dispatcher=dispatcher, catalogue=catalogue)
-
-
-async def _problem() -> str | None:
-    return None
 
 
 async def _open_upstreams(settings: Settings, stack: AsyncExitStack) -> list[HttpUpstream]:
@@ -351,15 +347,15 @@ def _check_disk(settings: Settings) -> Check:
 
 
 async def _check_database(settings: Settings) -> Check:
-    engine = open_engine(sqlite_url(settings.data_dir))
+    database = Database(sqlite_file(settings.data_dir))
     try:
-        await migrate(engine)
+        await database.migrate()
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error)
         remedy = "stop other programs that hold the database, or use another --data-dir"
         return Check(name="database", ok=False, detail=reason, remedy=remedy)
     finally:
-        await engine.dispose()
+        await database.close()
     return Check(name="database", ok=True, detail="SQLite, schema up to date")
 
 

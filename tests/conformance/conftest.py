@@ -1,7 +1,8 @@
-"""A service for the tests that leave nothing behind which could disturb others, and its scripted upstream."""
+"""One service for all tests that need nothing special of it; each test works as a resource of its own."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -11,18 +12,21 @@ from tests.support.api import OPENAI, PREFIXES, Api, Prefix
 from tests.support.http import Http
 from tests.support.service import Service, log_shown
 
+KEYS = 1_000
+
 
 @pytest.fixture(scope="session")
-def shared_upstream() -> Iterator[ScriptedUpstream]:
+def upstream() -> Iterator[ScriptedUpstream]:
     with ScriptedUpstream(models=("test-model", "other-model")) as upstream:
         yield upstream
 
 
 @pytest.fixture(scope="session")
-def shared_service(
-    shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("shared"), upstreams=[shared_upstream.url]) as service:
+def shared_service(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("shared")
+    keys = folder / "keys.txt"
+    keys.write_text("".join(f"{key_of(number)} resource-{number}\n" for number in range(KEYS)))
+    with Service(folder, upstreams=[upstream.url], arguments=["--keys-file", str(keys)]) as service:
         yield service
 
 
@@ -33,9 +37,16 @@ def service(shared_service: Service) -> Iterator[Service]:
         yield shared_service
 
 
+@pytest.fixture(scope="session")
+def new_key() -> Iterator[str]:
+    """Keys, each of which opens a resource that nobody used yet: `next(new_key)`."""
+    return map(key_of, itertools.count())
+
+
 @pytest.fixture
-def http(service: Service) -> Http:
-    return Http(service.url)
+def http(service: Service, new_key: Iterator[str]) -> Http:
+    """The shared service, called as a resource that nobody used yet."""
+    return Http(service.url, {"authorization": f"Bearer {next(new_key)}"})
 
 
 @pytest.fixture
@@ -49,3 +60,8 @@ def each(request: pytest.FixtureRequest, http: Http) -> Api:
     """The API under each prefix in turn."""
     prefix: Prefix = request.param
     return Api(http, prefix)
+
+
+def key_of(number: int) -> str:
+    """Give the key that opens the resource of this number."""
+    return f"key-of-the-resource-{number}"

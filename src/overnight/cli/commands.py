@@ -75,7 +75,7 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not (ctx.resilient_parsing or name in self.list_commands(ctx) or name.startswith("-")):
-            raise unknown(f"{ctx.command_path} {name}", name, self.list_commands(ctx))
+            raise unknown("command", ctx.command_path, name, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
@@ -100,15 +100,11 @@ def _without_full_stop(summary: str | None) -> str | None:
     return summary.strip().removesuffix(".") if summary else summary
 
 
-def unknown(path: str, name: str, known: Sequence[str]) -> CliError:
-    """Explain a command that does not exist, with the nearest ones that do."""
-    parent = path.rpartition(" ")[0]
-    near = get_close_matches(name, known, n=2, cutoff=0.5)
-    if near:
-        hint = "did you mean " + " or ".join(f"`{parent} {each}`" for each in near) + "?"
-    else:
-        hint = f"`{parent} --help` lists the commands"
-    return CliError(f"there is no command `{path}`", hint, ExitCode.USAGE)
+def unknown(said: str, parent: str, name: str, known: Sequence[str]) -> CliError:
+    """Explain a name that does not exist, with the nearest one that does."""
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean `{parent} {near[0]}`?" if near else f"`{parent} --help` lists the commands"
+    return CliError(f"there is no {said} `{parent} {name}`", hint, ExitCode.USAGE)
 
 
 def write_help(

@@ -9,6 +9,7 @@ import click
 from overnight.cli.commands import Command, Group, unknown, write_help
 from overnight.cli.error_guide import SECTIONS
 from overnight.cli.exit_codes import MEANING
+from overnight.cli.failures import CliError
 from overnight.cli.options import DEFAULT_URL
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -71,13 +72,19 @@ def _command_page(root: click.Context, names: tuple[str, ...]) -> str:
     for name in names:
         found = command.get_command(ctx, name) if isinstance(command, Group) else None
         if found is None:
-            known = [*command.list_commands(ctx), *TOPICS] if isinstance(command, Group) else []
-            raise unknown(f"{ctx.command_path} {name}", name, known)
+            raise _unknown(command, ctx, name)
         command, ctx = found, click.Context(found, info_name=name, parent=ctx)
     formatter = ctx.make_formatter()
     assert isinstance(command, Command | Group)  # noqa: S101 - all of ours are
     write_help(command, ctx, formatter, long=True)
     return formatter.getvalue().rstrip("\n")
+
+
+def _unknown(command: click.Command, ctx: click.Context, name: str) -> CliError:
+    known = command.list_commands(ctx) if isinstance(command, Group) else []
+    if ctx.parent is None:
+        return unknown("topic", "overnight help", name, [*TOPICS, *known])
+    return unknown("command", ctx.command_path, name, known)
 
 
 def _screen_lines() -> int:

@@ -13,6 +13,7 @@ import overnight
 from overnight.cli.commands import Group
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import CliError, explain
+from overnight.cli.options import wants_no_color
 
 # The summaries stand here so that `overnight --help` imports no command; a test compares them.
 COMMANDS = {
@@ -65,27 +66,23 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         code = cli.main(arguments, prog_name="overnight", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        code = _report(_explain_usage(error))
+        code = _report(_explain_usage(error), arguments)
     except (click.Abort, KeyboardInterrupt):
-        code = _report(CliError("interrupted", None, ExitCode.INTERRUPTED))
+        code = _report(CliError("interrupted", None, ExitCode.INTERRUPTED), arguments)
     except BrokenPipeError:
         code = _leave_the_pipe()
     except Exception as error:  # noqa: BLE001 - the boundary: no user is left alone with a traceback
-        code = _report(explain(error) or _unforeseen(error, arguments))
+        code = _report(explain(error) or _unforeseen(error, arguments), arguments)
     sys.exit(int(code or 0))
 
 
-def _report(failure: CliError) -> ExitCode:
+def _report(failure: CliError, arguments: Sequence[str]) -> ExitCode:
+    color = False if "--no-color" in arguments or wants_no_color(os.environ) else None
     label = click.style(f"{failure.label}:", fg="red", bold=True) + " " if failure.label else ""
-    _say(label + failure.message)
+    click.echo(label + failure.message, err=True, color=color)
     if failure.hint:
-        _say("\n" + click.style("hint:", fg="cyan", bold=True) + " " + failure.hint)
+        click.echo("\n" + click.style("hint:", fg="cyan", bold=True) + " " + failure.hint, err=True, color=color)
     return failure.code
-
-
-def _say(text: str) -> None:
-    plain = "--no-color" in sys.argv or bool(os.environ.get("NO_COLOR"))
-    click.echo(text, err=True, color=False if plain else None)
 
 
 def _explain_usage(error: click.ClickException) -> CliError:

@@ -70,10 +70,15 @@ def resolve(ctx: click.Context, environment: Mapping[str, str] | None = None) ->
         json=_fields(given.get("json")),
         quiet=bool(given.get("quiet")),
         verbose=bool(given.get("verbose")),
-        color=not (given.get("no_color") or env.get("NO_COLOR") or env.get("TERM") == "dumb"),
+        color=not (given.get("no_color") or wants_no_color(env)),
         progress=not given.get("no_progress"),
         yes=bool(given.get("yes")),
     )
+
+
+def wants_no_color(environment: Mapping[str, str]) -> bool:
+    """Follow the convention of no-color.org, and spare terminals that know no colours."""
+    return bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
 
 
 def spell_out_json(args: list[str]) -> list[str]:

@@ -31,26 +31,29 @@ class Attempts:
         self._clock = clock
         self._entropy = entropy
 
-    async def make(self, run: Run, line: int, attempt: int, upstream: Upstream) -> Outcome | None:
-        """Try a request once and see to what follows; gives the outcome, or ``None`` if there is none."""
+    async def make(
+        self, run: Run, line: int, attempt: int, upstream: Upstream, slot: asyncio.Task[None]
+    ) -> Outcome | None:
+        """Try a request once and see to what follows; gives the outcome, or ``None`` if there is none.
+
+        ``slot`` is the calling task: it is cancelled, and goes on, when the run is aborted.
+        """
         try:
             request = run.read(line)
         except OSError as error:
             log.warning("input.unreadable", batch_id=run.batch.id, line=line, problem=str(error))
             run.put_back(line, attempt, not_before=self._clock.now() + _READ_AGAIN)
             return None
-        scope = asyncio.timeout(None)
+        run.entered(slot)
         try:
-            async with scope:
-                run.entered(scope)
-                examined = await _send(run, request, upstream)
-        except TimeoutError:
-            run.left(scope)
-            return None
-        try:
+            examined = await _send(run, request, upstream)
             self._settle(run, request, attempt, examined, upstream)
+        except asyncio.CancelledError:
+            if run.was_aborted(slot):
+                return None
+            raise
         finally:
-            run.left(scope)
+            run.left(slot)
         await run.room()
         return examined.outcome
 

@@ -60,6 +60,9 @@ class Pool:
         self._runs.remove(run)
 
     async def _work(self) -> None:
+        slot = asyncio.current_task()
+        if slot is None:
+            return
         while True:
             await self._ready.wait()
             taken = self._take()
@@ -68,7 +71,7 @@ class Pool:
                 self._rearm.set()
                 continue
             run, line, attempt = taken
-            self._note(await self._attempts.make(run, line, attempt, self._upstream))
+            self._note(await self._attempts.make(run, line, attempt, self._upstream, slot))
 
     def _take(self) -> tuple[Run, int, int] | None:
         now = self._clock.now()

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from overnight.domain.batch import Batch, StopCause
-from overnight.domain.ids import request_id
+from overnight.domain.ids import request_id_prefix
 from overnight.domain.request import Request, parse_request, with_model
 from overnight.domain.result import Result, Tally
 
@@ -33,11 +33,13 @@ class Run:
         self.ended = asyncio.Event()
         self._index = index
         self._source = source
+        self._id_prefix = request_id_prefix(batch.id)
         self._log: ResultLog | None = None
         self._next = 0
         self._done = bytearray()
         self._retries: list[tuple[float, int, int]] = []
-        self._in_flight: set[asyncio.Timeout] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._aborted: set[asyncio.Task[None]] = set()
         self._completed = 0
         self._failed = 0
         self._usage = batch.usage
@@ -93,17 +95,24 @@ class Run:
         return Request(line=line, custom_id=request.custom_id, body=body)
 
     def own_id(self, line: int) -> str:
-        """Give the id of a request, as it stands in the result files."""
-        return request_id(self.batch.id, line)
+        """Give the id of a request, as ``request_id`` does, 10,000 times a second."""
+        return f"{self._id_prefix}{line:08x}"
 
-    def entered(self, scope: asyncio.Timeout) -> None:
-        """Note a request in flight; the scope lets ``abort`` end it."""
-        self._in_flight.add(scope)
+    def entered(self, slot: asyncio.Task[None]) -> None:
+        """Note a request in flight; the slot that holds it lets ``abort`` end it."""
+        self._in_flight.add(slot)
 
-    def left(self, scope: asyncio.Timeout) -> None:
+    def left(self, slot: asyncio.Task[None]) -> None:
         """Note that a request is not in flight any more, once its outcome has been noted."""
-        self._in_flight.discard(scope)
+        self._in_flight.discard(slot)
         self._check_end()
+
+    def was_aborted(self, slot: asyncio.Task[None]) -> bool:
+        """Say whether it was ``abort`` that cancelled a slot, which then goes on with other work."""
+        if slot not in self._aborted:
+            return False
+        self._aborted.discard(slot)
+        return slot.uncancel() == 0
 
     @property
     def in_flight(self) -> int:
@@ -132,9 +141,9 @@ class Run:
 
     def abort(self) -> None:
         """End what is still in flight, without a result."""
-        now = asyncio.get_running_loop().time()
-        for scope in tuple(self._in_flight):
-            scope.reschedule(now)
+        self._aborted |= self._in_flight
+        for slot in self._in_flight:
+            slot.cancel()
 
     def _check_end(self) -> None:
         if self.remaining == 0 and self.cause is None:

@@ -42,4 +42,9 @@ def part_id(entropy: str) -> PartId:
 
 def request_id(batch: BatchId, line: int) -> str:
     """Name one request of a batch, the same at every attempt; ``line`` counts from 0."""
-    return f"batch_req_{batch.removeprefix('batch_').replace('-', '')[:24]}{line:08x}"
+    return f"{request_id_prefix(batch)}{line:08x}"
+
+
+def request_id_prefix(batch: BatchId) -> str:
+    """Give what the ids of all requests of a batch begin with; the number of the line follows in 8 digits."""
+    return f"batch_req_{batch.removeprefix('batch_').replace('-', '')[:24]}"

@@ -48,8 +48,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return 200 <= self.status < 300  # noqa: PLR2004 - the bounds of the status class
 
 
-class _AnswerBody(msgspec.Struct):
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+class _AnswerBody(msgspec.Struct, gc=False):
+    usage: ReportedUsage | None = None
+
+
+class _OddBody(msgspec.Struct):
+    """A body whose usage is not as expected: that must not cost its caller the answer."""
 
 
 class UnreadableBody(ValueError):
@@ -57,7 +61,7 @@ class UnreadableBody(ValueError):
 
 
 _body_decoder = msgspec.json.Decoder(_AnswerBody)
-_usage_decoder = msgspec.json.Decoder(ReportedUsage | None)
+_odd_decoder = msgspec.json.Decoder(_OddBody)
 
 
 def read_body(body: bytes) -> tuple[bytes, Usage]:
@@ -68,7 +72,7 @@ def read_body(body: bytes) -> tuple[bytes, Usage]:
     """
     body = body.removeprefix(BOM).strip()
     try:
-        decoded = _body_decoder.decode(body)
+        usage = _read_usage(body)
         if not body.isascii():
             body.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -76,16 +80,16 @@ def read_body(body: bytes) -> tuple[bytes, Usage]:
     # A raw line break can only stand between tokens: inside a JSON string it must be escaped.
     if b"\n" in body or b"\r" in body:
         body = body.replace(b"\r", b" ").replace(b"\n", b" ")
-    return body, _read_usage(decoded.usage)
+    return body, usage
 
 
-def _read_usage(raw: msgspec.Raw) -> Usage:
-    # An upstream's odd usage block must not cost its caller the answer.
+def _read_usage(body: bytes) -> Usage:
     try:
-        reported = _usage_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        reported = _body_decoder.decode(body).usage
+    except msgspec.ValidationError:
+        _odd_decoder.decode(body)
         return NO_USAGE
-    return reported.to_usage() if reported else NO_USAGE
+    return NO_USAGE if reported is None else reported.to_usage()
 
 
 def response_line(custom_id: bytes, own_id: str, status: int, request_id: str, body: bytes) -> bytes:

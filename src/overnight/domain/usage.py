@@ -66,6 +66,6 @@ class ReportedUsage(msgspec.Struct):
 _LARGEST_COUNT = 2**32 - 1
 
 
-def _count(*candidates: int | None) -> int:
-    known = next((count for count in candidates if count is not None), 0)
-    return min(max(known, 0), _LARGEST_COUNT)
+def _count(count: int | None, otherwise: int | None = None) -> int:
+    known = otherwise if count is None else count
+    return 0 if known is None or known < 0 else min(known, _LARGEST_COUNT)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 START = 1_700_000_000.0
 
@@ -20,10 +21,15 @@ class OutOfTime(AssertionError):
 
 
 class ManualClock:
-    """Keeps the promises of ``ports/clock.py`` in time that stands still until it is moved."""
+    """Keeps the promises of ``ports/clock.py`` in time that stands still until it is moved.
 
-    def __init__(self, now: float = START) -> None:
+    ``busy`` says whether work is under way that the event loop does not see, such as a query in another thread.
+    """
+
+    def __init__(self, now: float = START, *, busy: Callable[[], bool] = lambda: False) -> None:
+        self.waits = 0
         self._now = now
+        self._busy = busy
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._armed = 0
 
@@ -39,6 +45,7 @@ class ManualClock:
         await due
 
     async def wait(self, event: asyncio.Event, seconds: float | None) -> bool:
+        self.waits += 1
         if seconds is not None and seconds <= 0:
             # As a real clock does, let others run before saying that the time is over.
             await asyncio.sleep(0)
@@ -61,36 +68,41 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Let time pass from one thing that is due to the next, with time for what follows from each."""
         until = self._now + seconds
-        await settle()
+        await self.settle()
         while self._timers and self._timers[0][0] <= until:
             self.jump(self._timers[0][0] - self._now)
-            await settle()
+            await self.settle()
         self._now = max(self._now, until)
 
-    async def run_until(self, happened: Callable[[], object], *, within: float = 3_600.0) -> None:
-        """Let time pass until something has happened.
+    async def run_until(self, happened: Callable[[], Awaitable[object] | object], *, within: float = 3_600.0) -> None:
+        """Let time pass until something has happened, in steps from one thing that is due to the next.
 
         Raises:
             OutOfTime: it did not happen within so many seconds, or nothing is due any more.
         """
         until = self._now + within
-        await settle()
-        while not happened():
+        await self.settle()
+        while not await _truth(happened()):
             if not self._timers or self._timers[0][0] > until:
                 message = f"it did not happen within {within:,} seconds"
                 raise OutOfTime(message)
             self.jump(self._timers[0][0] - self._now)
-            await settle()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything run that can run without time passing."""
+        calm = 0
+        while calm < _TURNS:
+            await asyncio.sleep(0)
+            calm = 0 if self._busy() else calm + 1
 
     def _arm(self, seconds: float, fire: Callable[[], None]) -> None:
         self._armed += 1
         heapq.heappush(self._timers, (self._now + seconds, self._armed, fire))
 
 
-async def settle(turns: int = _TURNS) -> None:
-    """Let everything run that can run without time passing."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
+async def _truth(said: Awaitable[object] | object) -> bool:
+    return bool(await said if inspect.isawaitable(said) else said)
 
 
 def _end(scope: asyncio.Timeout) -> None:

@@ -98,8 +98,9 @@ class MemoryBatches:
         if self._current(batch) is not None and self._is_held(batch.id, worker):
             del self._tables.leases[batch.id]
 
-    async def uses(self, file_id: FileId) -> bool:
-        return self._tables.read_by_active_batch(file_id)
+    async def release_all(self, worker: WorkerId) -> None:
+        for batch_id in [held for held, lease in self._tables.leases.items() if lease[0] == worker]:
+            del self._tables.leases[batch_id]
 
     def _current(self, seen: Batch) -> Batch | None:
         stored = self._tables.batches.get(seen.id)

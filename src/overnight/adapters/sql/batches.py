@@ -16,9 +16,9 @@ from overnight.ports.batches import Page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.sql.elements import ColumnElement
 
+    from overnight.adapters.sql.database import Database
     from overnight.domain.file import File
     from overnight.domain.ids import BatchId, ResourceId, WorkerId
 
@@ -28,34 +28,32 @@ _ACTIVE = tuple(sorted(ACTIVE))
 class SqlBatches:
     """Batches in the tables ``batches`` and ``files``."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def add(self, batch: Batch) -> None:
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(insert(batches).values(to_row(batch)))
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         query = select(batches).where(batches.c.id == batch_id, batches.c.resource == resource)
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).mappings().first()
-        return None if row is None else to_record(Batch, dict(row))
+        row = await self._database.row(query)
+        return None if row is None else to_record(Batch, row)
 
     async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
         query = select(batches).where(batches.c.resource == resource)
-        async with self._engine.connect() as connection:
-            if after is not None:
-                cursor = select(batches.c.seq).where(batches.c.resource == resource, batches.c.id == after)
-                seq = await connection.scalar(cursor)
-                if seq is None:
-                    return None
-                query = query.where(batches.c.seq < seq)
-            rows = (await connection.execute(query.order_by(batches.c.seq.desc()).limit(limit + 1))).mappings().all()
-        return Page([to_record(Batch, dict(row)) for row in rows[:limit]], len(rows) > limit)
+        if after is not None:
+            cursor = select(batches.c.seq).where(batches.c.resource == resource, batches.c.id == after)
+            found = await self._database.row(cursor)
+            if found is None:
+                return None
+            query = query.where(batches.c.seq < found["seq"])
+        rows = await self._database.rows(query.order_by(batches.c.seq.desc()).limit(limit + 1))
+        return Page([to_record(Batch, row) for row in rows[:limit]], len(rows) > limit)
 
     async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
         statement = update(batches).where(*_is(expected), batches.c.status == expected.status)
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             written = await connection.execute(statement.values(changes(new, expected)))
             if written.rowcount != 1:
                 return False
@@ -65,18 +63,17 @@ class SqlBatches:
 
     async def record_progress(self, batch: Batch, tally: Tally) -> bool:
         values = to_row(tally)
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             written = await connection.execute(update(batches).where(*_is(batch)).values(values))
         return written.rowcount == 1
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
         free = (batches.c.worker.is_(None)) | (batches.c.lease_until < now)
         query = select(batches).where(batches.c.status.in_(_ACTIVE), free).order_by(batches.c.seq).limit(limit)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.rows(query)
         claimed = []
         for row in rows:
-            batch = await self._take(to_record(Batch, dict(row)), worker, until)
+            batch = await self._take(to_record(Batch, row), worker, until)
             if batch is not None:
                 claimed.append(batch)
         return claimed
@@ -87,7 +84,7 @@ class SqlBatches:
             .where(*_is(seen), batches.c.status.in_(_ACTIVE))
             .values(epoch=seen.epoch + 1, worker=worker, lease_until=until)
         )
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             if (await connection.execute(taking)).rowcount != 1:
                 return None
             row = (await connection.execute(select(batches).where(batches.c.id == seen.id))).mappings().one()
@@ -95,7 +92,7 @@ class SqlBatches:
 
     async def renew(self, batch: Batch, worker: WorkerId, *, until: float) -> Batch | None:
         renewing = update(batches).where(*_is(batch), batches.c.worker == worker).values(lease_until=until)
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             if (await connection.execute(renewing)).rowcount != 1:
                 return None
             row = (await connection.execute(select(batches).where(batches.c.id == batch.id))).mappings().one()
@@ -103,11 +100,11 @@ class SqlBatches:
 
     async def release(self, batch: Batch, worker: WorkerId) -> None:
         releasing = update(batches).where(*_is(batch), batches.c.worker == worker).values(worker=None, lease_until=0)
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(releasing)
 
     async def release_all(self, worker: WorkerId) -> None:
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(
                 update(batches).where(batches.c.worker == worker).values(worker=None, lease_until=0)
             )

@@ -1,38 +1,85 @@
-"""Opening the database and bringing its schema up to date."""
+"""Opening the database, bringing its schema up to date, reading and writing."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine, create_engine, event, literal, select
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from sqlalchemy import Connection, Select
 
 _BUSY_MILLISECONDS = 10_000
 
 
-def sqlite_url(data_dir: Path) -> str:
+def sqlite_file(data_dir: Path) -> Path:
     """Say where the database of a data folder is."""
-    return f"sqlite+aiosqlite:///{data_dir / 'overnight.db'}"
+    return data_dir / "overnight.db"
 
 
-def open_engine(url: str) -> AsyncEngine:
-    """Open a database; nothing is read yet."""
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
-    return engine
+class Database:
+    """An SQLite database.
+
+    Writes go through the driver's thread, since they wait for the disk. Reads of a few rows are made on the event loop:
+    in WAL mode they wait for nobody, and one takes a tenth of a millisecond where the way through the thread takes five
+    turns of a busy loop.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writer = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        event.listen(self._writer.sync_engine, "connect", _prepare_writer)
+        self._reader = create_engine(f"sqlite:///{path}", isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        event.listen(self._reader, "connect", _prepare_reader)
+
+    async def migrate(self) -> None:
+        """Bring the schema to the newest version."""
+        async with self._writer.begin() as connection:
+            await connection.run_sync(_upgrade)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._reader.dispose()
+        await self._writer.dispose()
+
+    async def rows(self, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
+        """Read some rows."""
+        try:
+            return _rows(self._reader, query)
+        except OperationalError:
+            # Somebody holds the whole database for a moment, a backup perhaps: wait for it elsewhere.
+            async with self._writer.connect() as connection:
+                return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+    async def row(self, query: Select[Any]) -> Mapping[str, Any] | None:
+        """Read the first row."""
+        return next(iter(await self.rows(query)), None)
+
+    async def problem(self) -> str | None:
+        """Say why nothing can be read now; ``None`` if all is well."""
+        try:
+            await self.rows(select(literal(1)))
+        except SQLAlchemyError as error:
+            return f"the database cannot be read: {getattr(error, 'orig', None) or error}"
+        return None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Write; committed and durable when the context ends well."""
+        async with self._writer.begin() as connection:
+            yield connection
 
 
-async def migrate(engine: AsyncEngine) -> None:
-    """Bring the schema to the newest version."""
-    async with engine.begin() as connection:
-        await connection.run_sync(_upgrade)
+def _rows(engine: Engine, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def _upgrade(connection: Connection) -> None:
@@ -42,9 +89,17 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's connection
-    cursor = connection.cursor()
+def _prepare_writer(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's connection
     # A batch or a file that was acknowledged must survive a power cut: hence FULL, not WAL's default.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MILLISECONDS}", "foreign_keys=ON"):
+    _set(connection, "journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MILLISECONDS}", "foreign_keys=ON")
+
+
+def _prepare_reader(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's connection
+    _set(connection, "busy_timeout=0", "query_only=ON")
+
+
+def _set(connection: Any, *pragmas: str) -> None:  # noqa: ANN401 - a driver's connection
+    cursor = connection.cursor()
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

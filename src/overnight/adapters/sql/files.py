@@ -16,27 +16,26 @@ from overnight.ports.batches import Page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.sql.elements import ColumnElement
 
+    from overnight.adapters.sql.database import Database
     from overnight.domain.ids import FileId, PartId, ResourceId, UploadId
 
 
 class SqlFiles:
     """Files in the table ``files``."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def add(self, file: File) -> None:
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(insert(files).values(to_row(file)))
 
     async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
         query = select(files).where(files.c.id == file_id, files.c.resource == resource, *_visible(now))
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).mappings().first()
-        return None if row is None else to_record(File, dict(row))
+        row = await self._database.row(query)
+        return None if row is None else to_record(File, row)
 
     async def page(
         self,
@@ -51,16 +50,15 @@ class SqlFiles:
         query = select(files).where(files.c.resource == resource, *_visible(now))
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
-        async with self._engine.connect() as connection:
-            if after is not None:
-                cursor = select(files.c.seq).where(files.c.resource == resource, files.c.id == after)
-                seq = await connection.scalar(cursor)
-                if seq is None:
-                    return None
-                query = query.where(files.c.seq > seq if oldest_first else files.c.seq < seq)
-            order = files.c.seq.asc() if oldest_first else files.c.seq.desc()
-            rows = (await connection.execute(query.order_by(order).limit(limit + 1))).mappings().all()
-        return Page([to_record(File, dict(row)) for row in rows[:limit]], len(rows) > limit)
+        if after is not None:
+            cursor = select(files.c.seq).where(files.c.resource == resource, files.c.id == after)
+            found = await self._database.row(cursor)
+            if found is None:
+                return None
+            query = query.where(files.c.seq > found["seq"] if oldest_first else files.c.seq < found["seq"])
+        order = files.c.seq.asc() if oldest_first else files.c.seq.desc()
+        rows = await self._database.rows(query.order_by(order).limit(limit + 1))
+        return Page([to_record(File, row) for row in rows[:limit]], len(rows) > limit)
 
     async def delete(self, resource: ResourceId, file_id: FileId, *, now: float) -> bool:
         deleting = (
@@ -68,29 +66,28 @@ class SqlFiles:
             .where(files.c.id == file_id, files.c.resource == resource, *_visible(now))
             .values(deleted_at=int(now))
         )
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             return (await connection.execute(deleting)).rowcount == 1
 
     async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
-        query = select(func.count()).where(
+        query = select(func.count().label("number")).where(
             files.c.resource == resource,
             files.c.purpose != Purpose.BATCH_OUTPUT,
             files.c.expires_at.is_not(None) if expiring else files.c.expires_at.is_(None),
             *_visible(now),
         )
-        async with self._engine.connect() as connection:
-            return int(await connection.scalar(query) or 0)
+        found = await self._database.row(query)
+        return int(found["number"]) if found else 0
 
     async def gone(self, *, now: float, limit: int) -> Sequence[File]:
         in_use = exists().where(batches.c.input_file_id == files.c.id, batches.c.status.in_(tuple(sorted(ACTIVE))))
         due = or_(files.c.deleted_at.is_not(None), files.c.expires_at <= now)
         query = select(files).where(files.c.bytes_removed == 0, due, ~in_use).limit(limit)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [to_record(File, dict(row)) for row in rows]
+        rows = await self._database.rows(query)
+        return [to_record(File, row) for row in rows]
 
     async def forget_bytes(self, file: File) -> None:
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(update(files).where(files.c.id == file.id).values(bytes_removed=1))
 
 
@@ -101,22 +98,21 @@ def _visible(now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 class SqlUploads:
     """Uploads in the tables ``uploads`` and ``parts``."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def add(self, upload: Upload) -> None:
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(insert(uploads).values(to_row(upload)))
 
     async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
         query = select(uploads).where(uploads.c.id == upload_id, uploads.c.resource == resource)
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).mappings().first()
-        return None if row is None else to_record(Upload, dict(row))
+        row = await self._database.row(query)
+        return None if row is None else to_record(Upload, row)
 
     async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
         saving = update(uploads).where(uploads.c.id == expected.id, uploads.c.status == expected.status)
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             if (await connection.execute(saving.values(changes(new, expected)))).rowcount != 1:
                 return False
             if file is not None:
@@ -126,7 +122,7 @@ class SqlUploads:
     async def add_part(self, part: Part) -> bool:
         # An update that changes nothing takes the write lock, so that the upload cannot end before the part is in.
         pending = uploads.c.id == part.upload_id, uploads.c.status == UploadStatus.PENDING
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             locking = update(uploads).where(*pending).values(status=UploadStatus.PENDING)
             if (await connection.execute(locking)).rowcount != 1:
                 return False
@@ -135,19 +131,17 @@ class SqlUploads:
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
         query = select(parts).where(parts.c.upload_id == upload_id)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.rows(query)
         wanted = None if part_ids is None else set(part_ids)
-        found = (to_record(Part, dict(row)) for row in rows)
+        found = (to_record(Part, row) for row in rows)
         return [part for part in found if wanted is None or part.id in wanted]
 
     async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
         over = or_(uploads.c.status != UploadStatus.PENDING, uploads.c.expires_at <= now)
         has_parts = exists().where(parts.c.upload_id == uploads.c.id)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(select(uploads).where(over, has_parts).limit(limit))).mappings().all()
-        return [to_record(Upload, dict(row)) for row in rows]
+        rows = await self._database.rows(select(uploads).where(over, has_parts).limit(limit))
+        return [to_record(Upload, row) for row in rows]
 
     async def forget_parts(self, upload: Upload) -> None:
-        async with self._engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(delete(parts).where(parts.c.upload_id == upload.id))

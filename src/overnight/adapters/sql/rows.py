@@ -28,8 +28,7 @@ def changes(new: msgspec.Struct, old: msgspec.Struct) -> dict[str, Any]:
 
 def to_record(kind: type[Record], row: Mapping[str, Any]) -> Record:
     """Read a record from a row; columns that it has no field for are left out."""
-    values = {field.name: _from_column(field.name, row[field.name]) for field in msgspec.structs.fields(kind)}
-    return msgspec.convert(values, kind)
+    return msgspec.convert({name: _from_column(name, row[name]) for name in kind.__struct_fields__}, kind)
 
 
 def _to_column(name: str, value: object) -> object:

@@ -1,0 +1,404 @@
+"""Writes the pages of `docs/reference/` from the program itself: `.venv/bin/python docs/generate.py`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import textwrap
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+from urllib.request import ProxyHandler, build_opener
+
+import click
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from overnight.cli import main as cli
+from overnight.cli.commands import Command, Group, write_help
+from overnight.cli.exit_codes import MEANING
+from overnight.cli.help import ENVIRONMENT
+from overnight.cli.serve import serve
+from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings
+from overnight.domain import limits
+from overnight.domain.flavour import Flavour
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+WIDTH = 100
+
+Rows = Iterable[Sequence[str]]
+Json = dict[str, Any]
+
+# --- command line -------------------------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Give the help of every command."""
+    root = click.Context(cli.cli, info_name="overnight", terminal_width=WIDTH)
+    pages = [_help(command, ctx) for command, ctx in _commands(cli.cli, root)]
+    return _page(
+        "Command line",
+        "The help of every command, as `overnight help COMMAND` prints it. Data goes to stdout, talk to stderr.",
+        *pages,
+        "## Exit codes",
+        _table(("code", "meaning"), [(str(int(code)), meaning) for code, meaning in MEANING.items()]),
+    )
+
+
+def _commands(command: click.Command, ctx: click.Context) -> Iterator[tuple[Command | Group, click.Context]]:
+    assert isinstance(command, Command | Group)
+    yield command, ctx
+    if isinstance(command, Group):
+        for name in command.list_commands(ctx):
+            below = command.get_command(ctx, name)
+            assert below is not None
+            yield from _commands(below, click.Context(below, info_name=name, parent=ctx, terminal_width=WIDTH))
+
+
+def _help(command: Command | Group, ctx: click.Context) -> str:
+    formatter = click.HelpFormatter(width=WIDTH)
+    write_help(command, ctx, formatter, long=True)
+    text = "\n".join(line.rstrip() for line in formatter.getvalue().strip("\n").splitlines())
+    if ctx.parent:
+        # These are the same everywhere; the page of `overnight` itself has them.
+        text = text.partition("\n\nGlobal options, before or after the command:")[0]
+    return f"## `{ctx.command_path}`\n\n```text\n{text}\n```"
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def configuration_page() -> str:
+    """Give every setting with its default, its variable and its flag."""
+    flags = {each.name: each.opts[0] for each in serve.params if isinstance(each, click.Option)}
+    settings = [
+        (
+            f"`{name}`",
+            _type(field.annotation),
+            _default(field),
+            f"`OVERNIGHT_{name.upper()}`",
+            f"`{flags[name]}`" if name in flags else "",
+            str(field.description),
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    client = [(f"`{name}`", text) for name, text in ENVIRONMENT.items() if "…" not in name]
+    return _page(
+        "Configuration",
+        _prose("""
+            A setting is taken from the first of these that has it: a flag of `overnight serve`, a variable of the
+            environment, the settings file, the default. The settings file is TOML. It is the one that `--config` or
+            `OVERNIGHT_CONFIG` names, else `overnight.toml` in the folder where the service is started, else
+            `~/.config/overnight/config.toml`. A setting that does not exist is refused.
+            `overnight config show --sources` prints what is in force and where it comes from."""),
+        "## Settings",
+        _table(("setting", "type", "default", "variable", "flag", "meaning"), settings),
+        _prose("""
+            In a variable, lists and tables are JSON, and `__` goes one level down:
+            `OVERNIGHT_LIMITS__OPENAI__REQUESTS_PER_FILE=1000`."""),
+        "## `[[upstreams]]`",
+        _fields(UpstreamSettings),
+        "Where only the URL is needed, `upstreams` may also be a list of URLs.",
+        "## `[[deployments]]`",
+        _fields(DeploymentSettings),
+        "## `[limits.openai]` and `[limits.azure]`",
+        "What is left out stays at its default; [limits](limits.md) lists these.",
+        _fields(LimitSettings),
+        "## Variables of the command line",
+        "Commands that talk to a service read these.",
+        _table(("variable", "meaning"), client),
+    )
+
+
+def _fields(model: type[BaseModel]) -> str:
+    rows = [
+        (f"`{name}`", _type(field.annotation), _default(field), str(field.description))
+        for name, field in model.model_fields.items()
+    ]
+    if any(default for _, _, default, _ in rows):
+        return _table(("key", "type", "default", "meaning"), rows)
+    return _table(("key", "type", "meaning"), [(key, kind, meaning) for key, kind, _, meaning in rows])
+
+
+def _type(annotation: object) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in {Union, types.UnionType}:
+        return " or ".join(_type(each) for each in inner if each is not type(None))
+    if origin is Literal:
+        return " or ".join(f"`{each}`" for each in inner)
+    if origin is tuple:
+        return "list of tables" if issubclass(inner[0], BaseModel) else f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "table"
+    if isinstance(annotation, type) and hasattr(annotation, "__members__"):
+        return " or ".join(f"`{each}`" for each in annotation)  # type: ignore[attr-defined]
+    names: Mapping[object, str] = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path"}
+    return names[annotation]
+
+
+def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
+    if field.default is PydanticUndefined:
+        return "needed"
+    if field.default in (None, "", (), {}):
+        return ""
+    value = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"`{value}`"
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+# What no setting changes, and so has no description there.
+FIXED = {
+    "batches_page": "Most batches in a page of a list.",
+    "files_page": "Most files in a page of a list.",
+    "shortest_expiry": "Seconds that a file lives at least, if it is to expire.",
+    "longest_expiry": "Seconds that a file lives at most, if it is to expire.",
+}
+SAME = {
+    "COMPLETION_WINDOW": "The only completion window.",
+    "METADATA_PAIRS": "Most pairs in the metadata of a batch.",
+    "METADATA_KEY_CHARS": "Longest key in the metadata, in characters.",
+    "METADATA_VALUE_CHARS": "Longest value in the metadata, in characters.",
+    "PROBLEMS_KEPT": "Problems of an input file that are listed; the true total stands in a message.",
+}
+
+
+def limits_page() -> str:
+    """Give every limit by flavour."""
+    openai, azure = (limits.DEFAULTS[flavour] for flavour in (Flavour.OPENAI, Flavour.AZURE))
+    settable = LimitSettings.model_fields
+    rows = [
+        (
+            f"`{name}`",
+            _amount(name, getattr(openai, name)),
+            _amount(name, getattr(azure, name)),
+            "yes" if name in settable else "no",
+            str(settable[name].description) if name in settable else FIXED[name],
+        )
+        for name in limits.Limits.__struct_fields__
+    ]
+    same = [(f"`{getattr(limits, name)}`", text) for name, text in SAME.items()]
+    return _page(
+        "Limits",
+        _prose("""
+            The flavour is that of the prefix under which a file or a batch was made: OpenAI under `/v1`, Azure under
+            `/openai` and `/openai/v1`."""),
+        "## By flavour",
+        _table(("limit", "OpenAI", "Azure", "can be set", "meaning"), rows),
+        _prose("""
+            Those that can be set stand in the settings file under `[limits.openai]` and `[limits.azure]`; see
+            [configuration](configuration.md)."""),
+        "## The same for both",
+        _table(("limit", "meaning"), same),
+    )
+
+
+def _amount(name: str, value: int | None) -> str:
+    if value is None:
+        return "none"
+    units: Sequence[tuple[int, str]] = ()
+    if name.endswith("_bytes"):
+        units = ((limits.GIB, "GiB"), (limits.MIB, "MiB"))
+    elif name.endswith(("_expiry", "_life")) and "files" not in name:
+        units = ((limits.DAY, "days"), (3_600, "h"))
+    for size, unit in units:
+        if value % size == 0:
+            return f"{value:,} ({value // size} {unit})"
+    return f"{value:,}"
+
+
+# --- API ----------------------------------------------------------------------------------------------------------
+
+TAGS = {"OpenAI": "/v1", "Azure v1": "/openai/v1", "Azure": "/openai"}
+SAME_EVERYWHERE = "–"
+DIFFERENCES = {
+    "upload_file": "OpenAI looks whether the first line is JSON, Azure leaves that to validation. Azure (dated) adds"
+    " `Location`. Shortest expiry: 1 hour, on Azure 14 days.",
+    "create_upload": "Azure (dated) adds `Location`. Largest size and life by [limits](limits.md).",
+    "add_upload_part": "Largest part by [limits](limits.md).",
+    "complete_upload": "The file is checked as an uploaded one is.",
+    "create_batch": "OpenAI compares `endpoint` exactly, Azure with and without `/v1`. After 24 hours OpenAI's batches"
+    " expire, Azure's go on. Ids: `batch_` and 32 digits, on Azure a UUID.",
+    "get_batch": "At the end Azure shows both file ids, even of an empty file; OpenAI shows null for an empty one.",
+    "cancel_batch": "A batch that has ended: 409, on Azure with the code `conflict`, on OpenAI with null.",
+    "list_deployments": "Azure (dated) only.",
+    "get_deployment": "Azure (dated) only.",
+}
+
+
+def api_page() -> str:
+    """Give the routes and the objects of the served OpenAPI document."""
+    document = served_document()
+    operations = list(_operations(document))
+    schemas = document["components"]["schemas"]
+    shown = sorted(name for name in schemas if name not in {"HTTPValidationError", "ValidationError"})
+    return _page(
+        "API",
+        _prose("""
+            Made from the OpenAPI document, which a running service gives under `/openapi.json`. One set of operations
+            is served under three prefixes:"""),
+        _table(("prefix", "flavour", "client"), PREFIX_ROWS),
+        _prose("""
+            Every prefix takes the key as `api-key` or as `Authorization: Bearer`. Query parameters that are not known
+            are ignored, `api-version` among them. Files, uploads and batches also answer under
+            `/openai/deployments/{deployment}/`, where older SDKs look for them."""),
+        "## Operations",
+        "A number is the status of success under that prefix.",
+        _table(("operation", "`/v1`", "`/openai/v1`", "`/openai`", "differs"), _operation_rows(operations)),
+        "## Query parameters",
+        _table(("operation", "parameter", "type", "default"), _parameter_rows(document)),
+        "## Without a prefix",
+        _table(("operation", "meaning"), _health_rows(document)),
+        "## Objects",
+        _prose("""
+            Every member of an answer is always there; one that has no value is null. The error codes stand in
+            [troubleshooting](../guides/troubleshooting.md)."""),
+        *(_object(name, schemas[name]) for name in shown),
+    )
+
+
+PREFIX_ROWS = (
+    ("`/v1`", "OpenAI", '`OpenAI(base_url="http://HOST/v1")`'),
+    ("`/openai/v1`", "Azure", '`OpenAI(base_url="http://HOST/openai/v1/")`'),
+    ("`/openai?api-version=…`", "Azure", '`AzureOpenAI(azure_endpoint="http://HOST", api_version="…")`'),
+)
+
+
+def served_document() -> Json:
+    """Ask a service for its OpenAPI document."""
+    with _service() as url:
+        document: Json = json.load(build_opener(ProxyHandler({})).open(f"{url}/openapi.json", timeout=30))
+    return document
+
+
+@contextmanager
+def _service() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "overnight.toml"
+        # No model is needed to describe the API; nothing listens on this port.
+        settings.write_text('upstreams = ["http://127.0.0.1:1/v1"]\n')
+        command = [sys.executable, "-m", "overnight.cli.main", "serve", "--json", "--port", "0", "--data-dir", folder]
+        with subprocess.Popen(
+            [*command, "--config", str(settings), "--log-level", "error"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as service:
+            assert service.stdout is not None
+            try:
+                yield json.loads(service.stdout.readline())["url"]
+            finally:
+                service.terminate()
+
+
+def _operations(document: Json) -> Iterator[tuple[str, str, str, str, str]]:
+    """Give name, tag, method, path without prefix and status of success of each operation."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            tag = operation["tags"][0]
+            if tag in TAGS:
+                name = operation["operationId"].removeprefix(f"{tag.lower().replace(' ', '_')}_")
+                status = min(code for code in operation["responses"] if code.startswith("2"))
+                yield name, tag, method.upper(), path.removeprefix(TAGS[tag]), status
+
+
+def _operation_rows(operations: list[tuple[str, str, str, str, str]]) -> Rows:
+    found: dict[str, dict[str, str]] = {}
+    routes: dict[str, str] = {}
+    for name, tag, method, path, status in operations:
+        found.setdefault(name, {})[tag] = status
+        routes[name] = f"`{method} {path}`"
+    unknown = DIFFERENCES.keys() - found.keys()
+    assert not unknown, f"there is no operation {unknown}"
+    for name, statuses in found.items():
+        differs = DIFFERENCES.get(name, SAME_EVERYWHERE)
+        yield routes[name], *(statuses.get(tag, "–") for tag in TAGS), differs
+
+
+def _parameter_rows(document: Json) -> Rows:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if operation["tags"][0] != "OpenAI":
+                continue
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "query":
+                    schema = parameter["schema"]
+                    default = schema.get("default")
+                    route = f"`{method.upper()} {path.removeprefix('/v1')}`"
+                    shown = "" if default is None else f"`{default}`"
+                    yield route, f"`{parameter['name']}`", _kind(schema), shown
+
+
+def _health_rows(document: Json) -> Rows:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if operation["tags"][0] not in TAGS:
+                yield f"`{method.upper()} {path}`", operation["description"]
+
+
+def _object(name: str, schema: Json) -> str:
+    needed = schema.get("required", ())
+    rows = [
+        (f"`{member}`", _kind(each), "yes" if member in needed else "", each.get("description", ""))
+        for member, each in schema["properties"].items()
+    ]
+    about = schema.get("description", "").replace("``", "`")
+    return f"### {name}\n\n{about}\n\n{_table(('member', 'type', 'needed', 'meaning'), rows)}"
+
+
+def _kind(schema: Json) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_kind(each) for each in schema["anyOf"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "enum" in schema:
+        return " or ".join(f"`{each}`" for each in schema["enum"])
+    if schema.get("type") == "array":
+        return f"array of {_kind(schema['items'])}"
+    bounds = [f"from {schema['minimum']:,.0f}"] if "minimum" in schema else []
+    bounds += [f"to {schema['maximum']:,.0f}"] if "maximum" in schema else []
+    return " ".join([str(schema.get("type", "anything")), *bounds])
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+MADE_BY = "<!-- Made by docs/generate.py; change the program, then run it again. -->"
+
+
+def _page(title: str, *parts: str) -> str:
+    return "\n\n".join((MADE_BY, f"# {title}", *parts)) + "\n"
+
+
+def _prose(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(header: Sequence[str], rows: Rows) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+PAGES = {
+    "api.md": api_page,
+    "cli.md": cli_page,
+    "configuration.md": configuration_page,
+    "limits.md": limits_page,
+}
+
+
+def main() -> None:
+    """Write all pages."""
+    REFERENCE.mkdir(exist_ok=True)
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(make())
+        print(f"{REFERENCE.name}/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -96,6 +96,8 @@ class Reader:
         status = 0
         for place, (command, expected) in enumerate(commands):
             looked_at = place + 1 < len(commands) and commands[place + 1][0] == "echo $?"
+            if command.startswith(SERVES):
+                self._stop_serving()
             if command.startswith(SERVES) and not looked_at:
                 output = self._serve(block, command)
             else:
@@ -119,7 +121,6 @@ class Reader:
 
     def _serve(self, block: Block, command: str) -> str:
         """Start the service in the background and wait until it answers."""
-        self._stop_serving()
         lines = f"source {self._state} 2>/dev/null\nexec {_typed(command)}"
         log = self._folder.parent / f"{self._folder.name}.log"
         with log.open("wb") as out:

@@ -12,7 +12,7 @@ from tests.docs.reader import Mismatch, Reader, _commands, _pattern
 RUN = {"bash", "console", "python"}
 PARSERS: dict[str, Callable[[str], object]] = {
     "json": json.loads,
-    "jsonl": lambda text: list(map(json.loads, text.splitlines())),
+    "jsonl": lambda text: [json.loads(line) for line in text.splitlines()],
     "toml": tomllib.loads,
 }
 FOLLOWED = [page for page in PAGES if any(block.language in RUN for block in blocks_of(page))]

@@ -268,7 +268,7 @@ def _build_client(base: Base) -> SyncClient:
 
 def _pieces(response: SyncResponse) -> Iterator[bytes]:
     reader = response.body_reader
-    while (chunk := interruptible(lambda: reader.read(CHUNK))) is not None:
+    while (chunk := interruptible(reader.read_chunk)) is not None:
         yield bytes(chunk)
 
 

@@ -33,15 +33,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class _Line(msgspec.Struct, frozen=True):
-    """A line without its line break; ``raw`` is ``None`` for one too long to be read. ``number`` counts from 1."""
-
-    number: int
-    offset: int
-    size: int
-    raw: bytes | None
-
-
 def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Report:
     """Check a file against the rules and write the index of its requests to ``index_path``.
 
@@ -63,31 +54,34 @@ def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Repo
 
 
 def _check_lines(checker: Checker, source: BinaryIO, rules: Rules, index: BinaryIO | None) -> None:
-    for line in _lines(source, rules.line_bytes):
+    for number, offset, size, raw in _lines(source, rules.line_bytes):
         if checker.requests == rules.requests_per_file:
             checker.too_many()
             return
-        if line.raw is None:
-            checker.too_long(line.number, line.size)
+        if raw is None:
+            checker.too_long(number, size)
             continue
-        checker.check(line.number, line.raw)
+        checker.check(number, raw)
         if index is not None:
-            index.write(pack(line.offset, len(line.raw)))
+            index.write(pack(offset, size))
 
 
-def _lines(source: BinaryIO, longest: int) -> Iterator[_Line]:
-    """Split a file into its lines that are not blank; a BOM, CRLF and a missing last newline make no difference."""
+def _lines(source: BinaryIO, longest: int) -> Iterator[tuple[int, int, int, bytes | None]]:
+    """Split a file into its lines that are not blank; a BOM, CRLF and a missing last newline make no difference.
+
+    Gives the number of each line (from 1), its offset, its size with the line break, which JSON readers skip, and its
+    bytes, or ``None`` if it is too long to be read.
+    """
     offset = _skip_bom(source)
     number = 0
     while raw := source.readline(longest + 2):
         number += 1
-        start, size = offset, len(raw)
-        text = raw.rstrip(b"\r\n")
-        if len(text) > longest:
+        size = len(raw)
+        if size > longest and len(raw.rstrip(b"\r\n")) > longest:
             size += _skip_line(source, ended=raw.endswith(b"\n"))
-            yield _Line(number, start, size, None)
-        elif text and not text.isspace():
-            yield _Line(number, start, size, text)
+            yield number, offset, size, None
+        elif not raw.isspace():
+            yield number, offset, size, raw
         offset += size
 
 

@@ -25,7 +25,13 @@ from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcess
 from overnight.adapters.upstreams.catalogue import Catalogue
-from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, EmbeddedServer, find_model
+from overnight.adapters.upstreams.embedded import (
+    MODEL_NAME,
+    EmbeddedFailed,
+    EmbeddedMissing,
+    EmbeddedServer,
+    find_model,
+)
 from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream, UpstreamProblem
 from overnight.adapters.workplace import Workplace
 from overnight.api.app import make_app
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _KEEP_ALIVE = 75
+_EMBEDDED_TIMEOUT = 600.0
 _LEAST_FREE = 1_000_000_000
 _EMBEDDED = UpstreamName("embedded")
 
@@ -88,11 +95,12 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that run."""
+    """The parts that run; ``embedded`` is there if no other upstream is."""
 
     app: ASGIApp
     dispatcher: Dispatcher
     catalogue: Catalogue
+    embedded: EmbeddedServer | None
 
 
 def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) -> None:
@@ -125,14 +133,21 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]), name="http server")
             dispatching = group.create_task(service.dispatcher.run(), name="dispatcher")
+            keeping = group.create_task(_keep(service.embedded), name="embedded model")
             if ready is not None:
                 ready(await _started(settings, service, listener))
             await stop.wait()
             log.info("service.stopping")
             service.dispatcher.stop()
             await dispatching
+            keeping.cancel()
             server.should_exit = True
     log.info("service.stopped")
+
+
+async def _keep(embedded: EmbeddedServer | None) -> None:
+    if embedded is not None:
+        await embedded.keep()
 
 
 class _Server(uvicorn.Server):
@@ -156,7 +171,8 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         stack.callback(workplace.close)
         offload = WorkerProcess()
         stack.callback(offload.close)
-        upstreams = await _open_upstreams(settings, stack)
+        embedded = None if settings.upstreams else await _start_embedded(settings, stack)
+        upstreams = _open_upstreams(settings, embedded, stack)
         catalogue = Catalogue(
             _configured(settings, upstreams, clock), {upstream.name: upstream for upstream in upstreams}, clock
         )
@@ -191,13 +207,13 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             health=catalogue.health,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
-        yield Service(app=Entrance(app), dispatcher=dispatcher, catalogue=catalogue)
+        yield Service(app=Entrance(app), dispatcher=dispatcher, catalogue=catalogue, embedded=embedded)
 
 
-async def _open_upstreams(settings: Settings, stack: AsyncExitStack) -> list[HttpUpstream]:
+def _open_upstreams(settings: Settings, embedded: EmbeddedServer | None, stack: AsyncExitStack) -> list[HttpUpstream]:
     upstreams = [_http_upstream(settings, upstream) for upstream in settings.upstreams]
-    if not upstreams:
-        upstreams = [await _embedded_upstream(settings, stack)]
+    if embedded is not None:
+        upstreams.append(_embedded_upstream(settings, embedded))
     for upstream in upstreams:
         stack.push_async_callback(upstream.close)
     return upstreams
@@ -214,18 +230,22 @@ def _http_upstream(settings: Settings, upstream: UpstreamSettings) -> HttpUpstre
     return HttpUpstream(http, lambda: upstream.url)
 
 
-async def _embedded_upstream(settings: Settings, stack: AsyncExitStack) -> HttpUpstream:
+async def _start_embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer:
     try:
-        model = find_model()
-    except EmbeddedMissing as error:
+        server = EmbeddedServer(find_model(), MODEL_NAME, settings.embedded_slots)
+        stack.push_async_callback(server.stop)
+        await server.start()
+    except (EmbeddedMissing, EmbeddedFailed) as error:
         hint = "name a model server with `--upstream http://localhost:8000/v1`, or run `make install`"
         raise StartupError(str(error), hint) from error
-    server = EmbeddedServer(model, MODEL_NAME, settings.embedded_slots)
-    await stack.enter_async_context(server.running())
+    return server
+
+
+def _embedded_upstream(settings: Settings, server: EmbeddedServer) -> HttpUpstream:
     http = HttpSettings(
         name=_EMBEDDED,
         max_concurrency=settings.embedded_slots,
-        timeout=600.0,
+        timeout=_EMBEDDED_TIMEOUT,
         answer_bytes=settings.answer_bytes,
     )
     return HttpUpstream(http, server.base_url)

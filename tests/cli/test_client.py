@@ -66,7 +66,7 @@ def serve() -> Iterator[Callable[..., Misbehaving]]:
                 """Say nothing."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Told)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         told.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         return told

@@ -17,7 +17,7 @@ _TABLES = ("_CODES", "_TABLE", "_BOUNDS")
 _PAIR = re.compile(r"[A-Z]+(_[A-Z]+)+")
 _CODE = re.compile(r"[a-z]+[A-Z][A-Za-z]+|[a-z]+(_[a-z]+)+|[45]\d\d|conflict")
 # These stand in the same tables and name Python's or pydantic's own things.
-_FOREIGN = frozenset({"greater_than_equal", "less_than_equal", "below_minimum"})
+_FOREIGN = frozenset({"greater_than_equal", "less_than_equal"})
 
 
 def emitted_codes() -> set[str]:
@@ -33,10 +33,8 @@ def emitted_codes() -> set[str]:
 def _codes_in(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
-            case ast.keyword(arg="code", value=value):
-                yield from _texts(value)
-            case ast.Assign(targets=[ast.Name(id="code")], value=value):
-                yield from _texts(value)
+            case ast.keyword(arg="code", value=value) | ast.Assign(targets=[ast.Name(id="code")], value=value):
+                yield from _choices(value)
             case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(
                 target=ast.Name(id=name), value=ast.expr() as value
             ) if name in _TABLES:
@@ -45,6 +43,19 @@ def _codes_in(tree: ast.Module) -> Iterator[str]:
                 targets=[ast.Name(id=name)], value=ast.Tuple(elts=[ast.Constant(value=str(code)), ast.Constant()])
             ) if _PAIR.fullmatch(name):
                 yield code
+
+
+def _choices(value: ast.expr) -> Iterator[str]:
+    """Give the texts that an expression may come to; what it asks a function for is found in that function."""
+    match value:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.IfExp(body=first, orelse=second):
+            yield from _choices(first)
+            yield from _choices(second)
+        case ast.BoolOp(values=values):
+            for each in values:
+                yield from _choices(each)
 
 
 def _texts(value: ast.expr) -> Iterator[str]:

@@ -1,8 +1,11 @@
 """Cancel, shutdown, restart and lost leases: one batch, one end, whatever happens on the way."""
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -564,15 +567,24 @@ class TestTrouble:
 
 
 def _fail_every_third(store: object, name: str) -> None:
-    original: Callable[..., object] = getattr(store, name)
+    original: Callable[..., Any] = getattr(store, name)
     calls = count(1)
 
-    def failing(*args: object, **kwargs: object) -> object:
+    def fail_in_turn() -> None:
         if next(calls) % 3 == 0:
             raise OSError(name)
-        return original(*args, **kwargs)
 
-    setattr(store, name, failing)
+    async def failing(*args: Any, **kwargs: Any) -> Any:
+        fail_in_turn()
+        return await original(*args, **kwargs)
+
+    @asynccontextmanager
+    async def failing_context(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        fail_in_turn()
+        async with original(*args, **kwargs) as lent:
+            yield lent
+
+    setattr(store, name, failing if inspect.iscoroutinefunction(original) else failing_context)
 
 
 async def _ended(house: House, batch_id: str) -> bool:

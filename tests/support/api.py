@@ -90,7 +90,7 @@ class Api:
         batch: dict[str, Any] = reply.json()
         return batch
 
-    def reach(self, batch_id: str, *statuses: str, timeout: float = 30.0) -> dict[str, Any]:
+    def reach(self, batch_id: str, *statuses: str, timeout: float = 15.0) -> dict[str, Any]:
         """Wait until the batch has one of the statuses."""
         wanted = frozenset(statuses)
 
@@ -102,7 +102,7 @@ class Api:
         found: dict[str, Any] = eventually(there, timeout)
         return found
 
-    def end(self, batch_id: str, timeout: float = 30.0) -> dict[str, Any]:
+    def end(self, batch_id: str, timeout: float = 15.0) -> dict[str, Any]:
         """Wait until the batch has ended."""
         return self.reach(batch_id, *TERMINAL, timeout=timeout)
 

@@ -5,12 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from overnight.api.context import Context, reply
+from overnight.api.context import Context, Prefix, reply
 from overnight.api.schemas import BatchObject, BatchPage, CreateBatchBody
 from overnight.api.uploads import to_expires_after
 from overnight.domain.errors import InvalidRequest
 from overnight.domain.file import ExpiresAfter
+from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId
+from overnight.domain.listing import BatchQuery, parse_filter, parse_order
 from overnight.services.batches import NewBatch
 
 _DEFAULT_PAGE = 20
@@ -34,9 +36,9 @@ def batch_routes(context: Context) -> APIRouter:
         after: str | None = None,
         limit: Annotated[int, Query(ge=0, le=limits.batches_page)] = _DEFAULT_PAGE,
     ) -> Response:
-        """List batches, newest first."""
+        """List batches, newest first unless Azure's ``$orderby`` asks otherwise."""
         resource = context.resource(request)
-        page = await batches.page(resource, after=BatchId(after) if after else None, limit=limit)
+        page = await batches.page(resource, _query(request, prefix, after, limit))
         data = [BatchObject.of(batch) for batch in page.items]
         ends = (data[0].id, data[-1].id) if data else (None, None)
         # An empty page that promised more would end an SDK's iteration as if there were none.
@@ -54,6 +56,18 @@ def batch_routes(context: Context) -> APIRouter:
         return reply(BatchObject.of(await batches.cancel(context.resource(request), BatchId(batch_id))))
 
     return routes
+
+
+def _query(request: Request, prefix: Prefix, after: str | None, limit: int) -> BatchQuery:
+    cursor = BatchId(after) if after else None
+    if prefix.flavour is Flavour.OPENAI:
+        return BatchQuery(after=cursor, limit=limit)
+    return BatchQuery(
+        after=cursor,
+        limit=limit,
+        conditions=parse_filter(request.query_params.get("$filter")),
+        oldest_first=parse_order(request.query_params.get("$orderby")),
+    )
 
 
 def _new_batch(body: CreateBatchBody) -> NewBatch:

@@ -139,7 +139,9 @@ def explain(problem: Mapping[str, Any]) -> errors.InvalidRequest:
         got = "null" if given is None else _PYTHON_TYPES.get(type(given), "another type")
         message = f"Invalid type for '{param or 'body'}': expected {_JSON_TYPES[kind]}, but got {got} instead."
         return errors.InvalidRequest(message, param=param, code="invalid_type")
-    return errors.InvalidRequest(f"Invalid value for '{param or 'body'}': {problem['msg']}.", param=param, code="invalid_value")
+    return errors.InvalidRequest(
+        f"Invalid value for '{param or 'body'}': {problem['msg']}.", param=param, code="invalid_value"
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ import msgspec
 from overnight.domain.batch import Batch
 from overnight.domain.file import File
 from overnight.domain.ids import BatchId, ResourceId, WorkerId
+from overnight.domain.listing import BatchQuery
 from overnight.domain.result import Tally
 
 T = TypeVar("T")
@@ -29,8 +30,8 @@ class Batches(Protocol):
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         """Give a batch of this resource; ``None`` for unknown and foreign ids alike."""
 
-    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
-        """List a resource's batches, newest first, from behind ``after``; ``None`` if there is no such batch."""
+    async def page(self, resource: ResourceId, query: BatchQuery) -> Page[Batch] | None:
+        """List a resource's batches; ``None`` if there is no batch of the id in ``query.after``."""
 
     async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
         """Write the fields in which ``new`` differs, and the ``files`` with them, in one transaction.

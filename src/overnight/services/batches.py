@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from overnight.domain.flavour import Flavour
     from overnight.domain.ids import BatchId, ResourceId
     from overnight.domain.limits import Limits
+    from overnight.domain.listing import BatchQuery
     from overnight.ports.batches import Batches, Page
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.signals import Signals
@@ -89,11 +90,11 @@ class BatchService:
             raise NotFound(message)
         return batch
 
-    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch]:
-        """List batches, newest first. Raises ``InvalidRequest`` for an unknown cursor."""
-        page = await self._batches.page(resource, after=after, limit=limit)
+    async def page(self, resource: ResourceId, query: BatchQuery) -> Page[Batch]:
+        """List batches. Raises ``InvalidRequest`` for an unknown cursor."""
+        page = await self._batches.page(resource, query)
         if page is None:
-            raise unknown_cursor("batch", str(after))
+            raise unknown_cursor("batch", str(query.after))
         return page
 
     async def cancel(self, resource: ResourceId, batch_id: BatchId) -> Batch:

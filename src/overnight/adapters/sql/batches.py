@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import eq, ge, gt, le, lt, ne
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from overnight.adapters.sql.database import Database
     from overnight.domain.file import File
     from overnight.domain.ids import BatchId, ResourceId, WorkerId
+    from overnight.domain.listing import BatchQuery, Condition
 
 _ACTIVE = tuple(sorted(ACTIVE))
 
@@ -40,16 +42,18 @@ class SqlBatches:
         row = await self._database.row(query)
         return None if row is None else to_record(Batch, row)
 
-    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
-        query = select(batches).where(batches.c.resource == resource)
-        if after is not None:
-            cursor = select(batches.c.seq).where(batches.c.resource == resource, batches.c.id == after)
+    async def page(self, resource: ResourceId, query: BatchQuery) -> Page[Batch] | None:
+        seq = batches.c.seq
+        wanted = select(batches).where(batches.c.resource == resource, *map(_holds, query.conditions))
+        if query.after is not None:
+            cursor = select(seq).where(batches.c.resource == resource, batches.c.id == query.after)
             found = await self._database.row(cursor)
             if found is None:
                 return None
-            query = query.where(batches.c.seq < found["seq"])
-        rows = await self._database.rows(query.order_by(batches.c.seq.desc()).limit(limit + 1))
-        return Page([to_record(Batch, row) for row in rows[:limit]], len(rows) > limit)
+            wanted = wanted.where(seq > found["seq"] if query.oldest_first else seq < found["seq"])
+        order = seq.asc() if query.oldest_first else seq.desc()
+        rows = await self._database.rows(wanted.order_by(order).limit(query.limit + 1))
+        return Page([to_record(Batch, row) for row in rows[: query.limit]], len(rows) > query.limit)
 
     async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
         statement = update(batches).where(*_is(expected), batches.c.status == expected.status)
@@ -113,3 +117,11 @@ class SqlBatches:
 def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Name a batch as its reader knows it: a raised epoch is another owner's."""
     return batches.c.id == batch.id, batches.c.epoch == batch.epoch
+
+
+_OPERATORS = {"eq": eq, "ne": ne, "gt": gt, "ge": ge, "lt": lt, "le": le}
+
+
+def _holds(condition: Condition) -> ColumnElement[bool]:
+    compared: ColumnElement[bool] = _OPERATORS[condition.operator](batches.c[condition.field], condition.value)
+    return compared

@@ -183,9 +183,7 @@ def test_a_batch_keeps_the_bytes_that_the_server_sent(client: Client, tmp_path: 
     """What the record does not know is still there."""
     path = tmp_path / "a.jsonl"
     path.write_text("{}\n")
-    new = NewBatch(
-        input_file_id=client.files.upload(path).id, endpoint="/v1/chat/completions", metadata={"größe": "1"}
-    )
+    new = NewBatch(input_file_id=client.files.upload(path).id, endpoint="/v1/chat/completions", metadata={"größe": "1"})
     batch = client.batches.create(new)
 
     assert batch.metadata == {"größe": "1"}

@@ -211,8 +211,16 @@ def test_an_unknown_field_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("error", "message", "code"),
     [
-        (Unreachable("http://h/v1", "connection refused"), "the server `http://h/v1` does not answer (connection refused)", 5),
-        (NotAuthorised("Incorrect API key provided.", status=401, code="invalid_api_key"), "Incorrect API key provided (401, invalid_api_key)", 4),
+        (
+            Unreachable("http://h/v1", "connection refused"),
+            "the server `http://h/v1` does not answer (connection refused)",
+            5,
+        ),
+        (
+            NotAuthorised("Incorrect API key provided.", status=401, code="invalid_api_key"),
+            "Incorrect API key provided (401, invalid_api_key)",
+            4,
+        ),
         (NotFound("No such File object: f", status=404, param="id"), "No such File object: f (404, id)", 1),
         (ApiError("Bad.", status=400), "Bad (400)", 1),
         (ApiError("Away", status=503), "Away (503)", 5),

@@ -273,7 +273,12 @@ def test_watch_shows_each_phase(cli: Cli, write: Write) -> None:
     cli("run", "prompts.jsonl")
     found = cli("batches", "watch", "@last")
 
-    assert [line.split()[0] for line in found.stderr.splitlines()[1:]] == ["validating", "in", "finalizing", "completed"]
+    assert [line.split()[0] for line in found.stderr.splitlines()[1:]] == [
+        "validating",
+        "in",
+        "finalizing",
+        "completed",
+    ]
     assert found.code == 0
 
 
@@ -421,7 +426,9 @@ def test_a_file_is_validated_on_this_machine(bare: Cli, write: Write) -> None:
     found = bare("files", "validate", "prompts.jsonl")
     first, second = found.stdout.splitlines()
 
-    assert first.startswith("prompts.jsonl:3: The custom_id 'a' for this request is a duplicate of another request (line 1)")
+    assert first.startswith(
+        "prompts.jsonl:3: The custom_id 'a' for this request is a duplicate of another request (line 1)"
+    )
     assert second == "prompts.jsonl:4: This line is not parseable as valid JSON"
     assert re.fullmatch(r"2 problems in 4 lines \(\d+ B\)\n", found.stderr)
     assert found.code == 1
@@ -463,6 +470,7 @@ def test_a_missing_key_is_exit_code_4_and_no_key_is_ever_shown(
     """Not even to those who ask for everything."""
     keys = tmp_path / "keys"
     keys.write_text("sk-right team\n")
+    (tmp_path / "locked").mkdir()
     arguments = ("--keys-file", str(keys))
     with Service(tmp_path / "locked", upstreams=[shared_upstream.url], arguments=arguments) as service:
         url = f"{service.url}/v1"
@@ -556,7 +564,9 @@ def test_a_service_says_where_it_listens_and_what_answers(
 
 def test_a_service_without_its_upstream_starts_and_warns(bare: Cli) -> None:
     """The model server may come later."""
-    process = bare.start("serve", "--port", "0", "--json", "--upstream", "http://127.0.0.1:9/v1", "--log-level", "error")
+    process = bare.start(
+        "serve", "--port", "0", "--json", "--upstream", "http://127.0.0.1:9/v1", "--log-level", "error"
+    )
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)

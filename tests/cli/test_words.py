@@ -109,7 +109,8 @@ def paced(*samples: tuple[float, int]) -> Pace:
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "known"), [(19, 100, False), (20, 100, True), (49, 1000, False), (50, 1000, True), (100, 100, False)]
+    ("done", "total", "known"),
+    [(19, 100, False), (20, 100, True), (49, 1000, False), (50, 1000, True), (100, 100, False)],
 )
 def test_the_time_left_appears_after_20_results_and_5_percent(done: int, total: int, known: bool) -> None:
     """Before, it would be a guess; at the end there is none."""
@@ -175,7 +176,11 @@ def test_the_bar_is_full_only_at_the_end(share: float, full: int) -> None:
 
 @pytest.mark.parametrize(
     ("completed", "failed", "words"),
-    [(20, 0, "20 succeeded, 4.0 s"), (17, 3, "17 succeeded, 3 failed, 4.0 s"), (5, 1, "5 succeeded, 1 failed, 14 not run, 4.0 s")],
+    [
+        (20, 0, "20 succeeded, 4.0 s"),
+        (17, 3, "17 succeeded, 3 failed, 4.0 s"),
+        (5, 1, "5 succeeded, 1 failed, 14 not run, 4.0 s"),
+    ],
 )
 def test_the_outcome_says_what_was_not_run(completed: int, failed: int, words: str) -> None:
     """After a cancel the rest is neither done nor failed."""

@@ -1,7 +1,8 @@
 """A reader who types in what a page says, on a terminal, and looks whether the same thing comes out.
 
 Pages speak of a service on `127.0.0.1:8080` and of model servers on `localhost:8000` and `localhost:8001`; here these
-are whatever ports are free. In expected output `…` stands for any text, and every number for any number.
+are whatever ports are free. In expected output `…` stands for any text, every number for any number, and `^C` for
+the key that stops the service.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SERVES = ("overnight serve", "make serve")
 TOO_LONG = ("make test", "make ci")
 # The environment that runs the tests is there; nothing is installed in the middle of them.
 MAKE = "make -o .venv/.stamp-run -o .venv/.stamp-dev"
+CTRL_C = "^C"
 LONGEST = 60.0
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -104,8 +106,10 @@ class Reader:
                 status, output = self._run(command, status)
                 if status and not looked_at:
                     raise self._mismatch(block, f"`{command}` ended with {status}", output)
-            self._compare(block, expected, output)
+            self._compare(block, [line for line in expected if line != CTRL_C], output)
             self._last = output
+            if CTRL_C in expected:
+                self._stop_serving()
 
     def _run(self, command: str, status_before: int) -> tuple[int, str]:
         """Run a command as a line of one long shell session: `$?`, `cd` and `export` carry on."""

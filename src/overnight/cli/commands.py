@@ -14,6 +14,10 @@ from overnight.cli.failures import CliError
 from overnight.cli.options import GlobalOption, global_options, spell_out_json
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more (`… | head`); click would end the process with exit code 1."""
+
+
 class Command(click.Command):
     """A command with the global options, examples, and a longer text for `overnight help`."""
 
@@ -82,7 +86,10 @@ class Group(click.Group):
         if not ctx.args and not ctx._protected_args:  # noqa: SLF001 - click has no public name for it
             click.echo(ctx.get_help(), color=ctx.color)
             return ExitCode.OK
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_help(self, ctx, formatter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import NoReturn
 import click
 
 import overnight
-from overnight.cli.commands import Group
+from overnight.cli.commands import Group, ReaderGone
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import CliError, explain
 from overnight.cli.options import wants_no_color
@@ -60,20 +61,23 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and leave with its exit code."""
-    arguments = list(sys.argv[1:] if args is None else args)
+    """Run the command line and end the process with its exit code."""
+    _leave(int(_run(list(sys.argv[1:] if args is None else args))))
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="overnight", standalone_mode=False)
         sys.stdout.flush()
+        return code or ExitCode.OK
     except click.ClickException as error:
-        code = _report(_explain_usage(error), arguments)
+        return _report(_explain_usage(error), arguments)
     except (click.Abort, KeyboardInterrupt):
-        code = _report(CliError("interrupted", None, ExitCode.INTERRUPTED), arguments)
-    except BrokenPipeError:
-        code = _leave_the_pipe()
+        return _report(CliError("interrupted", None, ExitCode.INTERRUPTED), arguments)
+    except (ReaderGone, BrokenPipeError):
+        return _let_go_of_the_pipe()
     except Exception as error:  # noqa: BLE001 - the boundary: no user is left alone with a traceback
-        code = _report(explain(error) or _unforeseen(error, arguments), arguments)
-    sys.exit(int(code or 0))
+        return _report(explain(error) or _unforeseen(error, arguments), arguments)
 
 
 def _report(failure: CliError, arguments: Sequence[str]) -> ExitCode:
@@ -101,10 +105,21 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> CliError:
     return CliError(message, "the same command with `-v` shows where; please report it")
 
 
-def _leave_the_pipe() -> ExitCode:
+def _let_go_of_the_pipe() -> ExitCode:
     """Say nothing when the reader has gone (`overnight batches list | head`), not even at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.OK
+
+
+def _leave(code: int) -> NoReturn:
+    if "pyreqwest" in sys.modules:
+        # Its threads may call into an interpreter that is being torn down, which aborts the process (seen in 1 of 80
+        # exits with 0.15). So everything is finished here, and the tearing down left out.
+        atexit._run_exitfuncs()  # noqa: SLF001 - what `multiprocessing` does for the same reason
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

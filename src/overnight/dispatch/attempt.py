@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.domain.outcome import Examined, examine, to_result
-from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy
+from overnight.domain.outcome import examine, to_result
+from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy, succeeded
 
 if TYPE_CHECKING:
     from overnight.dispatch.run import Run
@@ -46,8 +46,8 @@ class Attempts:
             return None
         run.entered(slot)
         try:
-            examined = await _send(run, request, upstream)
-            self._settle(run, request, attempt, examined, upstream)
+            outcome = await _send(run, request, upstream)
+            self._settle(run, request, attempt, outcome, upstream)
         except asyncio.CancelledError:
             if run.was_aborted(slot):
                 return None
@@ -55,38 +55,40 @@ class Attempts:
         finally:
             run.left(slot)
         await run.room()
-        return examined.outcome
+        return outcome
 
-    def _settle(self, run: Run, request: Request, attempt: int, examined: Examined, upstream: Upstream) -> None:
+    def _settle(self, run: Run, request: Request, attempt: int, outcome: Outcome, upstream: Upstream) -> None:
+        line = request.line
+        if succeeded(outcome):
+            run.record(to_result(request, run.own_id(line), outcome))
+            return
         decision = self._policy.decide(
-            examined.outcome,
+            outcome,
             attempt=attempt,
             now=self._clock.now(),
             deadline=run.batch.deadline(),
             jitter=self._entropy.fraction(),
         )
-        line = request.line
         match decision:
             case Accept():
-                run.record(to_result(request, run.own_id(line), examined))
+                run.record(to_result(request, run.own_id(line), outcome))
             case Retry(after=after, counts=counts):
-                _log_retry(run, line, attempt, examined, upstream, after)
+                _log_retry(run, line, attempt, outcome, upstream, after)
                 run.put_back(line, attempt + counts, not_before=self._clock.now() + after)
             case Leave():
                 log.info("attempt.left", batch_id=run.batch.id, line=line, upstream=upstream.name)
 
 
-async def _send(run: Run, request: Request, upstream: Upstream) -> Examined:
+async def _send(run: Run, request: Request, upstream: Upstream) -> Outcome:
     try:
         return examine(await upstream.send(run.batch.endpoint, request.body))
     except Exception as error:  # attempt boundary: one odd request must not end the others
         log.exception("attempt.broke", batch_id=run.batch.id, line=request.line, upstream=upstream.name)
         detail = f"The request could not be sent ({type(error).__name__})."
-        return Examined(outcome=Failure(fault=Fault.BROKEN_OFF, detail=detail))
+        return Failure(fault=Fault.BROKEN_OFF, detail=detail)
 
 
-def _log_retry(run: Run, line: int, attempt: int, examined: Examined, upstream: Upstream, after: float) -> None:
-    outcome = examined.outcome
+def _log_retry(run: Run, line: int, attempt: int, outcome: Outcome, upstream: Upstream, after: float) -> None:
     log.debug(
         "attempt.retried",
         batch_id=run.batch.id,

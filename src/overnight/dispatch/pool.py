@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.domain.retry import Failure, Outcome, never_arrived
+from overnight.domain.retry import Failure, Outcome, never_arrived, succeeded
 
 if TYPE_CHECKING:
     from overnight.dispatch.attempt import Attempts
@@ -86,16 +86,15 @@ class Pool:
         return None
 
     def _note(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
-        if isinstance(outcome, Failure) and never_arrived(outcome):
-            self._hold_off(outcome)
-        elif self.problem is not None:
+        if outcome is not None and self.problem is not None and not never_arrived(outcome):
             log.info("upstream.back", upstream=self.name)
             self.problem = None
             self._pause = _FIRST_PAUSE
-        # A request that was put back may be due before any that is waited for.
-        self._rearm.set()
+        if outcome is None or not succeeded(outcome):
+            if isinstance(outcome, Failure) and never_arrived(outcome):
+                self._hold_off(outcome)
+            # A request that was put back may be due before any that is waited for.
+            self._rearm.set()
 
     def _hold_off(self, failure: Failure) -> None:
         now = self._clock.now()

@@ -33,6 +33,7 @@ class Run:
         self.ended = asyncio.Event()
         self._index = index
         self._source = source
+        self._renames = deployment.model != deployment.name
         self._id_prefix = request_id_prefix(batch.id)
         self._log: ResultLog | None = None
         self._next = 0
@@ -91,8 +92,9 @@ class Run:
         """Read a request from the input file, its body as it is to be sent."""
         offset, length = self._index[line]
         request = parse_request(line, os.pread(self._source, length, offset))
-        body = with_model(request.body, self.deployment.model)
-        return Request(line=line, custom_id=request.custom_id, body=body)
+        if not self._renames:
+            return request
+        return Request(line=line, custom_id=request.custom_id, body=with_model(request.body, self.deployment.model))
 
     def own_id(self, line: int) -> str:
         """Give the id of a request, as ``request_id`` does, 10,000 times a second."""

@@ -17,38 +17,35 @@ from overnight.domain.result import (
     response_line,
 )
 from overnight.domain.retry import Failure, Fault, Outcome
-from overnight.domain.usage import NO_USAGE, Usage
+from overnight.domain.usage import NO_USAGE
 
 BAD_GATEWAY = 502
 
 
-class Examined(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome after a look into its body: a success that cannot be read has become a failure."""
-
-    outcome: Outcome
-    usage: Usage = NO_USAGE
-
-
-def examine(outcome: Outcome) -> Examined:
-    """Read the body of an answer, put it on one line, and take the usage from a success."""
+def examine(outcome: Outcome) -> Outcome:
+    """Look into the body of an answer: put it on one line and take its usage; a success must be readable."""
     if isinstance(outcome, Failure):
-        return Examined(outcome=outcome)
+        return outcome
     try:
         body, usage = read_body(outcome.body)
     except UnreadableBody:
-        return Examined(outcome=_unreadable(outcome))
-    answer = msgspec.structs.replace(outcome, body=body)
-    return Examined(outcome=answer, usage=usage if outcome.succeeded else NO_USAGE)
+        return _unreadable(outcome)
+    return Answer(
+        status=outcome.status,
+        body=body,
+        request_id=outcome.request_id,
+        retry_after=outcome.retry_after,
+        usage=usage if outcome.succeeded else NO_USAGE,
+    )
 
 
-def to_result(request: Request, own_id: str, examined: Examined) -> Result:
+def to_result(request: Request, own_id: str, outcome: Outcome) -> Result:
     """Give the result of a request whose outcome stands. ``own_id`` also stands in for a missing request id."""
-    outcome = examined.outcome
     if isinstance(outcome, Failure):
         return Result(line=request.line, kind=ResultKind.FAILED, record=_failure_record(request, own_id, outcome))
     record = response_line(request.custom_id, own_id, outcome.status, outcome.request_id or own_id, outcome.body)
     kind = ResultKind.SUCCEEDED if outcome.succeeded else ResultKind.FAILED
-    return Result(line=request.line, kind=kind, record=record, usage=examined.usage)
+    return Result(line=request.line, kind=kind, record=record, usage=outcome.usage)
 
 
 def _unreadable(answer: Answer) -> Outcome:

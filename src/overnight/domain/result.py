@@ -35,12 +35,13 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply of an upstream; ``retry_after`` is in seconds."""
+    """A reply of an upstream; ``retry_after`` is in seconds, ``usage`` is known once the body was read."""
 
     status: int
     body: bytes
     request_id: str | None = None
     retry_after: float | None = None
+    usage: Usage = NO_USAGE
 
     @property
     def succeeded(self) -> bool:

@@ -99,6 +99,11 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return ceiling * (0.1 + 0.9 * jitter)
 
 
+def succeeded(outcome: Outcome) -> bool:
+    """Say whether an attempt brought what was asked for."""
+    return isinstance(outcome, Answer) and outcome.succeeded
+
+
 def is_retried(status: int) -> bool:
     """Say whether a request that got this status is worth repeating."""
     return status in RETRIED_STATUSES or (status in SERVER_ERRORS and status != NOT_IMPLEMENTED)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _MODELS_TIMEOUT = timedelta(seconds=10)
 _CONNECT_TIMEOUT = timedelta(seconds=10)
+_FIRST_ERROR = 400
 
 
 class UpstreamProblem(Exception):
@@ -106,20 +107,30 @@ class HttpUpstream:
 
     async def _answer(self, request: StreamRequest) -> Outcome:
         async with request as response:
-            pieces = []
-            size = 0
-            while (piece := await response.body_reader.read_chunk()) is not None:
-                size += len(piece)
-                if size > self._answer_bytes:
-                    detail = f"The upstream's answer is larger than {self._answer_bytes:,} bytes."
-                    return Failure(fault=Fault.TOO_LARGE, status=response.status, detail=detail)
-                pieces.append(bytes(piece))
+            body = await self._body(response)
+            if body is None:
+                detail = f"The upstream's answer is larger than {self._answer_bytes:,} bytes."
+                return Failure(fault=Fault.TOO_LARGE, status=response.status, detail=detail)
             return Answer(
                 status=response.status,
-                body=pieces[0] if len(pieces) == 1 else b"".join(pieces),
+                body=body,
                 request_id=response.get_header("x-request-id") or response.get_header("apim-request-id"),
-                retry_after=_retry_after(response),
+                retry_after=None if response.status < _FIRST_ERROR else _retry_after(response),
             )
+
+    async def _body(self, response: Response) -> bytes | None:
+        """Read a body, or give ``None`` if it is over the bound."""
+        announced = response.get_header("content-length")
+        if announced is not None and announced.isdecimal() and response.get_header("content-encoding") is None:
+            return bytes(await response.bytes()) if int(announced) <= self._answer_bytes else None
+        pieces = []
+        size = 0
+        while (piece := await response.body_reader.read_chunk()) is not None:
+            size += len(piece)
+            if size > self._answer_bytes:
+                return None
+            pieces.append(bytes(piece))
+        return b"".join(pieces)
 
 
 def _build_client(settings: HttpSettings) -> Client:

@@ -23,7 +23,7 @@ from overnight.adapters.results.local import LocalResultLogs
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
-from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcess
+from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses
 from overnight.adapters.upstreams.catalogue import Catalogue
 from overnight.adapters.upstreams.embedded import (
     MODEL_NAME,
@@ -169,7 +169,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
         workplace = Workplace(settings.data_dir, worker)
         stack.callback(workplace.close)
-        offload = WorkerProcess()
+        offload = WorkerProcesses()
         stack.callback(offload.close)
         embedded = None if settings.upstreams else await _start_embedded(settings, stack)
         upstreams = _open_upstreams(settings, embedded, stack)

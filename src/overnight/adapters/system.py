@@ -1,4 +1,4 @@
-"""The real clock, real randomness and a worker process."""
+"""The real clock, real randomness and worker processes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Two, so that a large file being checked does not hold up a small batch that is done.
+_WORKERS = 2
 
 
 class SystemClock:
@@ -49,8 +52,8 @@ class SystemEntropy:
         return random.random()  # noqa: S311 - jitter is no secret
 
 
-class WorkerProcess:
-    """Runs processor-bound work in one other process, so that the event loop answers meanwhile."""
+class WorkerProcesses:
+    """Runs processor-bound work in other processes, so that the event loop answers meanwhile."""
 
     def __init__(self) -> None:
         self._pool = _start()
@@ -66,13 +69,13 @@ class WorkerProcess:
             raise
 
     def close(self) -> None:
-        """End the process."""
+        """End the processes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_end_with_parent)
+    return ProcessPoolExecutor(max_workers=_WORKERS, mp_context=context, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:

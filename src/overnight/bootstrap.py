@@ -181,12 +181,13 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         for dead in workplace.dead:
             await batches.release_all(dead)
         blobs, limits = LocalBlobs(settings.data_dir, workplace.temporary), settings.limits_by_flavour()
+        results = LocalResultLogs(settings.data_dir)
         attempts = Attempts(RetryPolicy(), clock, entropy)
         parts = Parts(
             batches=batches,
             files=files,
             blobs=blobs,
-            logs=LocalResultLogs(settings.data_dir),
+            logs=results,
             deployments=catalogue,
             pools={upstream.name: Pool(upstream, attempts, clock) for upstream in upstreams},
             offload=offload,
@@ -195,7 +196,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             limits=limits,
             stop_grace=settings.stop_grace,
         )
-        sweeper = Sweeper(files, uploads, blobs, clock)
+        sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
         dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
         file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
         services = Services(

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.support.service import Service, log_shown
 
 from overnight.testing.upstream import ScriptedUpstream, answer
-from tests.support.service import Service, log_shown
 
 COMMAND = (sys.executable, "-m", "overnight.cli.main")
 MODEL = "test-model"
@@ -34,7 +35,7 @@ class Outcome:
     code: int
 
     @property
-    def json(self) -> list[dict]:
+    def json(self) -> list[dict[str, Any]]:
         """The JSON objects on stdout, one a line."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
@@ -115,7 +116,7 @@ def plain(shown: str) -> str:
     return ESCAPES.sub("", "\n".join(lines))
 
 
-def request(custom_id: str, text: str = "Hello", **changes: object) -> dict:
+def request(custom_id: str, text: str = "Hello", **changes: object) -> dict[str, Any]:
     """One request, right unless it is changed."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 16}
     return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body} | changes
@@ -160,7 +161,7 @@ def cli(bare: Cli, shared_service: Service) -> Iterator[Cli]:
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write a file of requests into the folder of the test."""
 
-    def write_file(*requests: dict | str, name: str = "prompts.jsonl") -> Path:
+    def write_file(*requests: dict[str, Any] | str, name: str = "prompts.jsonl") -> Path:
         path = tmp_path / name
         lines = [each if isinstance(each, str) else json.dumps(each) for each in requests]
         path.write_text("".join(f"{line}\n" for line in lines))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from tests.cli.conftest import Cli
 
 from overnight.cli.commands import Command, Group
 from overnight.cli.exit_codes import MEANING, ExitCode, for_batch, worst
 from overnight.cli.main import COMMANDS, PANELS, cli
-from tests.cli.conftest import Cli
 
 BUDGET = 0.150
 
@@ -149,7 +149,10 @@ def test_an_unknown_topic_is_answered_the_same(bare: Cli) -> None:
 def test_the_page_of_exit_codes_is_the_table(bare: Cli) -> None:
     """Scripts are written from this page."""
     page = bare("help", "exit-codes").stdout
-    found = {int(code): " ".join(text.split()) for code, text in re.findall(r"^  (\d+) +((?:.|\n {3,})+)$", page, re.M)}
+    found = {
+        int(code): " ".join(text.split())
+        for code, text in re.findall(r"^  (\d+) +((?:.|\n {3,})+)$", page, re.MULTILINE)
+    }
 
     assert found == {int(code): meaning for code, meaning in MEANING.items()}
     assert set(MEANING) == set(ExitCode)

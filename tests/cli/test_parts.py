@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import click
 import pytest
+from tests.cli.conftest import Cli
 
 from overnight.cli import ids, results, submit
-from overnight.cli.config import config
 from overnight.cli.console import choose_fields
 from overnight.cli.doctor import Finding, verdict
 from overnight.cli.failures import CliError, StoppedWaiting, explain, one_line
@@ -85,19 +85,14 @@ def test_the_key_is_not_in_the_representation() -> None:
     assert "sk-secret" not in repr(options)
 
 
-def test_global_options_count_on_any_level() -> None:
+@pytest.mark.parametrize("place", range(3))
+def test_global_options_count_on_any_level(bare: Cli, place: int) -> None:
     """Before the group, after the group, after the command."""
-    for args in (["-q", "config", "path"], ["config", "-q", "path"], ["config", "path", "-q"]):
-        ctx = cli.make_context("overnight", list(args), resilient_parsing=False)
-        with ctx:
-            group, _, rest = cli.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
-            assert group == "config"
-            inner = config.make_context("config", rest, parent=ctx)
-            name, command, rest = config.resolve_command(inner, [*inner._protected_args, *inner.args])
-            assert command is not None
-            last = command.make_context(name, rest, parent=inner)
+    arguments = ["config", "path"]
+    arguments.insert(place, "--quiet")
+    found = bare(*arguments)
 
-            assert resolve(last, {}).quiet
+    assert (found.stderr, found.code) == ("", 0)
 
 
 @pytest.mark.parametrize(

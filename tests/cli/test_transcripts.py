@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, error, held
 from tests.cli.conftest import COMMAND, MODEL, Cli, Outcome, request, wait_until
 from tests.support.service import Service
+
+from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, error, held
 
 Write = Callable[..., Path]
 
@@ -481,7 +481,7 @@ def test_a_missing_key_is_exit_code_4_and_no_key_is_ever_shown(
     assert denied.code == 4
     assert "hint: set OVERNIGHT_API_KEY, or pass `--api-key`\n" in denied.stderr
     assert let_in.code == 0
-    assert re.search(r"^GET http://\S+/v1/batches\?limit=20 200 \d+ ms$", let_in.stderr, re.M)
+    assert re.search(r"^GET http://\S+/v1/batches\?limit=20 200 \d+ ms$", let_in.stderr, re.MULTILINE)
     assert f"\nurl\t{url}\tOVERNIGHT_URL\napi_key\tset\tOPENAI_API_KEY\n" in shown.stdout
     everything = [part for each in (denied, let_in, shown) for part in (each.stdout, each.stderr)]
     assert not any("sk-" in part for part in everything)

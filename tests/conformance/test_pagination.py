@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tests.support.api import Api, chats
+from tests.support.api import AZURE, Api, chats
+from tests.support.http import Http
 
 EMPTY = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
@@ -160,3 +162,34 @@ def test_rows_on_a_page_are_the_objects_themselves(each: Api, files: list[str]):
 
     assert page(each, "/batches")["data"] == [batch]
     assert page(each, f"/files?limit=1&after={files[1]}")["data"] == [each.get(f"/files/{files[0]}").json()]
+
+
+@pytest.fixture
+def azure(http: Http) -> Api:
+    return Api(http, AZURE)
+
+
+@pytest.mark.parametrize(
+    ("condition", "matches"),
+    [
+        ("status eq 'Completed'", [True, False]),
+        ("status eq 'completed'", [True, False]),
+        ("status ne 'Failed'", [True, False]),
+        ("created_at gt 1728860560", [True, True]),
+        ("created_at lt 1728860560", [False, False]),
+        ("created_at gt 1728860560 and status eq 'Failed'", [False, True]),
+    ],
+)
+def test_azure_filters_batches(azure: Api, condition: str, matches: list[bool]):
+    """An option of Azure's preview; the status is capitalised there."""
+    batches = [azure.run(chats(1, "/chat/completions")), azure.end(azure.create("file-1"))]
+
+    content = page(azure, f"/batches?$filter={quote(condition)}")
+
+    assert ids_of(content) == [batch["id"] for batch, matched in zip(batches, matches, strict=True) if matched][::-1]
+
+
+def test_azure_lists_batches_oldest_first_when_asked(azure: Api):
+    made = [azure.create(f"file-{number}") for number in range(3)]
+
+    assert walk(azure, f"/batches?limit=2&$orderby={quote('created_at asc')}") == made

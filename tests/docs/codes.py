@@ -6,8 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
-from overnight.domain.retry import Fault
 from tests.docs.pages import ROOT
+
+from overnight.domain.retry import Fault
 
 LAYERS = ("domain", "services", "dispatch", "api")
 
@@ -35,8 +36,9 @@ def _codes_in(tree: ast.Module) -> Iterator[str]:
         match node:
             case ast.keyword(arg="code", value=value) | ast.Assign(targets=[ast.Name(id="code")], value=value):
                 yield from _choices(value)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(
-                target=ast.Name(id=name), value=ast.expr() as value
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ) if name in _TABLES:
                 yield from filter(_CODE.fullmatch, _texts(value))
             case ast.Assign(

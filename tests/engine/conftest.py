@@ -1,11 +1,20 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from overnight.adapters.sql.database import Database, sqlite_file
 from tests.engine.house import House, commit_at_once, opened
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Formatting the tracebacks of a thousand scripted faults would take longer than the faults."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ class Life(RuleBasedStateMachine):
         self.run(self.house.stop(within=120))
         self.run(self._start())
 
-    #@rule(seconds=st.sampled_from([11.0, 3_600.0]))
+    @rule(seconds=st.sampled_from([11.0, 3_600.0]))
     def sleep_with_the_lid_closed(self, seconds: float) -> None:
         self.run(self._jump(seconds))
 
@@ -185,6 +185,6 @@ class Life(RuleBasedStateMachine):
 
 
 Life.TestCase.settings = settings(
-    max_examples=600, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLife = Life.TestCase

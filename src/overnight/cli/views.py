@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from overnight.cli.options import Options
 from overnight.cli.progress import LogGate, Pace, Snapshot
 
 LABEL = 13
+CLEAR_LINE = "\r\x1b[2K"
 
 
 class View(Protocol):
@@ -34,14 +36,14 @@ class Screen:
     def __init__(self, console: Console, options: Options) -> None:
         self._console = console
         self._shown = options.progress and not options.quiet
-        self.moving = self._shown and console.err_is_terminal
+        self.moving = self._shown and console.err_is_terminal and os.environ.get("TERM") != "dumb"
         self._live = False
 
     def live(self, text: str) -> None:
         """Show a line that the next one replaces; nothing in a log."""
         if self.moving:
             width = shutil.get_terminal_size().columns - 1
-            click.echo(f"\r\x1b[2K{text[:width]}", err=True, nl=False)
+            self._control(f"{CLEAR_LINE}{text[:width]}")
             self._live = True
 
     def settle(self, text: str) -> None:
@@ -53,8 +55,12 @@ class Screen:
     def clear(self) -> None:
         """Take the changing line away."""
         if self._live:
-            click.echo("\r\x1b[2K", err=True, nl=False)
+            self._control(CLEAR_LINE)
             self._live = False
+
+    def _control(self, text: str) -> None:
+        # Moving the cursor is no colour: `--no-color` must not strip it.
+        click.echo(text, err=True, nl=False, color=True)
 
 
 @dataclass(slots=True)

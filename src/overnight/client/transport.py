@@ -47,7 +47,7 @@ class Patience:
     """When a call is made again. Only reads are: a repeated POST could create a second batch."""
 
     attempts: int = 4
-    first_pause: float = 0.5
+    first_pause: float = 0.2
     longest_pause: float = 8.0
     longest_asked: float = 60.0
 

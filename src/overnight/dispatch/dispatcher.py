@@ -26,6 +26,8 @@ _CLAIM_EVERY = 1.0
 _SWEEP_EVERY = 60.0
 _AFTER_TROUBLE = 2.0
 
+_SWEEPS_AN_HOUR = 60
+
 # Each owned batch may hold a log, a descriptor and an index; more than this wait unclaimed.
 _MOST_OWNED = 64
 
@@ -129,8 +131,10 @@ class Dispatcher:
 
     async def _sweep(self) -> None:
         while True:
-            await self._safely("sweep", self._sweeper.sweep())
-            await self._parts.clock.sleep(_SWEEP_EVERY)
+            await self._safely("sweep for orphans", self._sweeper.sweep_orphans())
+            for _ in range(_SWEEPS_AN_HOUR):
+                await self._safely("sweep", self._sweeper.sweep())
+                await self._parts.clock.sleep(_SWEEP_EVERY)
 
     async def _safely(self, what: str, work: Awaitable[object], **fields: str) -> bool:
         """Do some work and say whether it went well."""

@@ -40,6 +40,7 @@ async def finish(owned: Owned) -> None:
     )
     if await owned.save(ended, files=tuple(file for file in (output, errors) if file is not None)):
         await owned.parts.logs.delete(batch.id)
+        await owned.parts.blobs.delete(index_key(batch))
 
 
 def _end(batch: Batch, merged: Merged) -> BatchStatus:

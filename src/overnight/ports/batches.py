@@ -54,5 +54,8 @@ class Batches(Protocol):
     async def release(self, batch: Batch, worker: WorkerId) -> None:
         """Give a claim back, so that it can be taken at once; does nothing if it was lost."""
 
+    async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
+        """Give those of the batches that have not ended."""
+
     async def release_all(self, worker: WorkerId) -> None:
         """Give back the claims of a worker that is known to be dead."""

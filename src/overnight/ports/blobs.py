@@ -1,6 +1,6 @@
 """Where bytes are kept under keys."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,9 @@ class Blobs(Protocol):
 
     async def size(self, key: str) -> int | None:
         """Give the length of a blob in bytes; ``None`` if there is none."""
+
+    async def keys_before(self, moment: float) -> Sequence[str]:
+        """Give the keys of all blobs that were written before a unix time."""
 
     async def delete(self, key: str) -> None:
         """Remove a blob; fine if there is none."""

@@ -39,6 +39,9 @@ class Files(Protocol):
     async def gone(self, *, now: float, limit: int) -> Sequence[File]:
         """Give deleted and expired files whose bytes are still stored and that no active batch reads."""
 
+    async def known_blobs(self, keys: Sequence[str]) -> set[str]:
+        """Give those of the keys under which the bytes of a file are stored."""
+
     async def forget_bytes(self, file: File) -> None:
         """Note that the bytes of a gone file are no longer stored."""
 
@@ -60,6 +63,9 @@ class Uploads(Protocol):
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
         """Give the named parts of an upload, in no particular order; all of them without names."""
+
+    async def known_blobs(self, keys: Sequence[str]) -> set[str]:
+        """Give those of the keys under which the bytes of a part are stored."""
 
     async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
         """Give uploads that have ended or expired and still have parts stored."""

@@ -48,5 +48,8 @@ class ResultLogs(Protocol):
     async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
         """Give the log as an opened epoch sees it, oldest segment first, for merging (``services/finalize.py``)."""
 
+    async def batch_ids(self) -> Sequence[BatchId]:
+        """Give the batches that have a log."""
+
     async def delete(self, batch_id: BatchId) -> None:
         """Remove the log of a batch; fine if there is none."""

@@ -1,28 +1,45 @@
-"""Removing the bytes of files and uploads that are gone for their owners."""
+"""Removing the bytes of files, uploads and batches that are gone for their owners, or were left by a crash."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from overnight.domain.ids import BatchId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from overnight.ports.batches import Batches
     from overnight.ports.blobs import Blobs
     from overnight.ports.clock import Clock
     from overnight.ports.files import Files, Uploads
+    from overnight.ports.results import ResultLogs
+
+T = TypeVar("T")
 
 _AT_ONCE = 100
+
+# Bytes are stored before they are spoken of; what nobody speaks of after so many seconds was left by a crash.
+_ORPHAN_AFTER = 3_600
+
+_OF_BATCHES = "batches/"
 
 
 class Sweeper:
     """Frees storage; every step can be repeated, so a crash in between costs nothing."""
 
-    def __init__(self, files: Files, uploads: Uploads, blobs: Blobs, clock: Clock) -> None:
+    def __init__(
+        self, files: Files, uploads: Uploads, batches: Batches, blobs: Blobs, logs: ResultLogs, clock: Clock
+    ) -> None:
         self._files = files
         self._uploads = uploads
+        self._batches = batches
         self._blobs = blobs
+        self._logs = logs
         self._clock = clock
 
     async def sweep(self) -> int:
-        """Remove what is due, bytes first and then the note of them, and say how many things were removed."""
+        """Remove what is deleted or expired, bytes first and then the note of them; say how many things went."""
         now = self._clock.now()
         files = await self._files.gone(now=now, limit=_AT_ONCE)
         for file in files:
@@ -34,3 +51,30 @@ class Sweeper:
                 await self._blobs.delete(part.blob)
             await self._uploads.forget_parts(upload)
         return len(files) + len(uploads)
+
+    async def sweep_orphans(self) -> int:
+        """Remove blobs that nothing names and the logs of batches that have ended; say how many went."""
+        removed = 0
+        for keys in _chunks(await self._blobs.keys_before(self._clock.now() - _ORPHAN_AFTER)):
+            needed = await self._needed(keys)
+            for key in keys:
+                if key not in needed:
+                    await self._blobs.delete(key)
+                    removed += 1
+        for batch_ids in _chunks(await self._logs.batch_ids()):
+            active = await self._batches.active(batch_ids)
+            for batch_id in batch_ids:
+                if batch_id not in active:
+                    await self._logs.delete(batch_id)
+                    removed += 1
+        return removed
+
+    async def _needed(self, keys: Sequence[str]) -> set[str]:
+        owners = {key: BatchId(key.split("/")[1]) for key in keys if key.startswith(_OF_BATCHES)}
+        active = await self._batches.active(list(owners.values()))
+        of_batches = {key for key, owner in owners.items() if owner in active}
+        return of_batches | await self._files.known_blobs(keys) | await self._uploads.known_blobs(keys)
+
+
+def _chunks(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (things[start : start + _AT_ONCE] for start in range(0, len(things), _AT_ONCE))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from overnight.ports.blobs import StorageFull
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 _PIECE = 1024 * 1024
 _BUFFER = 4 * 1024 * 1024
@@ -94,6 +94,9 @@ class LocalBlobs:
         except FileNotFoundError:
             return None
 
+    async def keys_before(self, moment: float) -> Sequence[str]:
+        return await asyncio.to_thread(_keys_before, self._root, moment)
+
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
 
@@ -102,6 +105,10 @@ class LocalBlobs:
 
     def _new_temporary(self) -> Path:
         return self._temporary / secrets.token_hex(16)
+
+
+def _keys_before(root: Path, moment: float) -> list[str]:
+    return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.stat().st_mtime < moment]
 
 
 def _write(file: BinaryIO, data: bytearray) -> None:

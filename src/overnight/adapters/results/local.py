@@ -17,14 +17,13 @@ import msgspec
 import structlog
 
 from overnight.domain.frame import MAGIC, Segment, encode, scan
+from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
 from overnight.domain.usage import NO_USAGE
 from overnight.ports.results import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-
-    from overnight.domain.ids import BatchId
 
 log = structlog.get_logger()
 
@@ -225,8 +224,15 @@ class LocalResultLogs:
         folder = self._root / batch_id
         return await asyncio.to_thread(_visible, folder, epoch)
 
+    async def batch_ids(self) -> Sequence[BatchId]:
+        return [BatchId(folder.name) for folder in await asyncio.to_thread(_entries, self._root)]
+
     async def delete(self, batch_id: BatchId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._root / batch_id, ignore_errors=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
 
 
 def _recover(folder: Path, epoch: int, total: int) -> Recovered:

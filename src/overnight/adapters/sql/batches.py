@@ -107,6 +107,10 @@ class SqlBatches:
         async with self._database.transaction() as connection:
             await connection.execute(releasing)
 
+    async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
+        query = select(batches.c.id).where(batches.c.id.in_(batch_ids), batches.c.status.in_(_ACTIVE))
+        return {row["id"] for row in await self._database.rows(query)}
+
     async def release_all(self, worker: WorkerId) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(

@@ -86,6 +86,10 @@ class SqlFiles:
         rows = await self._database.rows(query)
         return [to_record(File, row) for row in rows]
 
+    async def known_blobs(self, keys: Sequence[str]) -> set[str]:
+        query = select(files.c.blob).where(files.c.blob.in_(keys), files.c.bytes_removed == 0)
+        return {row["blob"] for row in await self._database.rows(query)}
+
     async def forget_bytes(self, file: File) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(update(files).where(files.c.id == file.id).values(bytes_removed=1))
@@ -135,6 +139,10 @@ class SqlUploads:
         wanted = None if part_ids is None else set(part_ids)
         found = (to_record(Part, row) for row in rows)
         return [part for part in found if wanted is None or part.id in wanted]
+
+    async def known_blobs(self, keys: Sequence[str]) -> set[str]:
+        query = select(parts.c.blob).where(parts.c.blob.in_(keys))
+        return {row["blob"] for row in await self._database.rows(query)}
 
     async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
         over = or_(uploads.c.status != UploadStatus.PENDING, uploads.c.expires_at <= now)

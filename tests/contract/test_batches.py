@@ -1,0 +1,321 @@
+"""The promises of ``ports/batches.py``."""
+
+import pytest
+from msgspec.structs import replace
+
+from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
+from overnight.domain.file import File, Purpose
+from overnight.domain.flavour import Flavour
+from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+from overnight.domain.result import Tally
+from overnight.domain.usage import Usage
+from overnight.ports.batches import Batches
+from tests.contract.records import Records, together
+
+S = BatchStatus
+MINE, OTHERS = ResourceId("mine"), ResourceId("others")
+ANN, BOB = WorkerId("ann"), WorkerId("bob")
+NOW = 1_700_000_000.0
+
+
+def a_batch(name: str = "batch_1", resource: ResourceId = MINE) -> Batch:
+    return Batch(
+        id=BatchId(name),
+        resource=resource,
+        flavour=Flavour.AZURE,
+        endpoint="/chat/completions",
+        input_file_id=FileId("file-1"),
+        completion_window="24h",
+        created_at=int(NOW),
+        expires_at=int(NOW) + 86_400,
+        expiry=Expiry.CONTINUE,
+        metadata={"who": "ä\u0000\U0001f600", "": ""},
+    )
+
+
+def a_file(name: str) -> File:
+    return File(
+        id=FileId(name),
+        resource=MINE,
+        purpose=Purpose.BATCH_OUTPUT,
+        filename="out.jsonl",
+        bytes=1,
+        created_at=int(NOW),
+        blob=f"files/{name}",
+    )
+
+
+async def _claim(batches: Batches, worker: WorkerId, now: float = NOW, limit: int = 10) -> list[Batch]:
+    return list(await batches.claim(worker, now=now, until=now + 10, limit=limit))
+
+
+async def test_a_batch_comes_back_as_it_was_stored(batches: Batches) -> None:
+    """Every field, whatever is in it."""
+    full = replace(
+        a_batch(),
+        status=S.COMPLETED,
+        errors=(Problem(code="c", message="m"), Problem(code="d", message="ü", param="p", line=7)),
+        usage=Usage(input_tokens=2**40, output_tokens=3),
+        output_expires_after=3,
+        in_progress_at=4,
+        finalizing_at=5,
+        completed_at=6,
+        output_file_id=FileId("file-2"),
+        error_file_id=FileId("file-3"),
+        total=9,
+        completed=8,
+        failed=1,
+        input_blob="b",
+        model="m",
+        deployment="d",
+    )
+    await batches.add(full)
+
+    assert await batches.get(MINE, full.id) == full
+
+
+async def test_unknown_and_foreign_ids_are_told_the_same(batches: Batches) -> None:
+    """Not even existence crosses resources."""
+    await batches.add(a_batch())
+
+    assert await batches.get(OTHERS, BatchId("batch_1")) is None
+    assert await batches.get(MINE, BatchId("batch_2")) is None
+    assert await batches.page(OTHERS, after=BatchId("batch_1"), limit=5) is None
+
+
+async def test_a_list_is_newest_first_and_goes_on_behind_the_cursor(batches: Batches) -> None:
+    """Also for batches of the same second."""
+    for number in range(5):
+        await batches.add(a_batch(f"batch_{number}"))
+        await batches.add(a_batch(f"other_{number}", OTHERS))
+    seen: list[tuple[list[str], bool]] = []
+    after = None
+    while True:
+        page = await batches.page(MINE, after=after, limit=2)
+        assert page is not None
+        seen.append(([batch.id for batch in page.items], page.has_more))
+        if not page.has_more:
+            break
+        after = page.items[-1].id
+
+    assert seen == [(["batch_4", "batch_3"], True), (["batch_2", "batch_1"], True), (["batch_0"], False)]
+
+
+async def test_a_list_behind_an_unknown_batch_is_no_list(batches: Batches) -> None:
+    """Never the first page again."""
+    assert await batches.page(MINE, after=BatchId("batch_9"), limit=2) is None
+
+
+async def test_a_list_of_nothing_is_an_empty_page(batches: Batches) -> None:
+    """And not None."""
+    page = await batches.page(MINE, after=None, limit=2)
+
+    assert page is not None
+    assert (list(page.items), page.has_more) == ([], False)
+
+
+async def test_a_save_writes_only_what_differs(batches: Batches) -> None:
+    """Progress that was recorded in between is not undone."""
+    await batches.add(a_batch())
+    [batch] = await _claim(batches, ANN)
+    running = batch.to(S.IN_PROGRESS, NOW, total=4)
+    assert await batches.save(running, expected=batch)
+    assert await batches.record_progress(running, Tally(completed=3, failed=1, usage=Usage(input_tokens=5)))
+
+    assert await batches.save(running.to(S.CANCELLING, NOW), expected=running)
+
+    stored = await batches.get(MINE, batch.id)
+    assert stored is not None
+    assert (stored.status, stored.total, stored.completed, stored.failed) == (S.CANCELLING, 4, 3, 1)
+    assert stored.usage == Usage(input_tokens=5)
+
+
+async def test_a_save_over_a_changed_status_is_refused_with_its_files(records: Records) -> None:
+    """A cancel is never reverted, and no file shows up for a save that did not happen."""
+    batches, files = records.batches, records.files
+    await batches.add(a_batch())
+    [batch] = await _claim(batches, ANN)
+    cancelling = batch.to(S.CANCELLING, NOW)
+    assert await batches.save(cancelling, expected=batch)
+
+    saved = await batches.save(batch.to(S.IN_PROGRESS, NOW), expected=batch, files=[a_file("file-9")])
+
+    assert saved is False
+    assert await batches.get(MINE, batch.id) == cancelling
+    assert await files.get(MINE, FileId("file-9"), now=NOW) is None
+
+
+async def test_a_save_of_an_older_epoch_is_refused(records: Records) -> None:
+    """A worker that lost its lease cannot write."""
+    batches = records.batches
+    await batches.add(a_batch())
+    [old] = await _claim(batches, ANN)
+    [new] = await _claim(batches, BOB, now=NOW + 100)
+
+    assert await batches.save(old.to(S.IN_PROGRESS, NOW), expected=old, files=[a_file("file-9")]) is False
+    assert await batches.record_progress(old, Tally(completed=9)) is False
+    assert await batches.get(MINE, old.id) == new
+    assert await records.files.get(MINE, FileId("file-9"), now=NOW) is None
+
+
+async def test_a_save_of_an_unknown_batch_is_refused(batches: Batches) -> None:
+    """Losing is an ordinary result."""
+    batch = a_batch()
+
+    assert await batches.save(batch.to(S.FAILED, NOW), expected=batch) is False
+    assert await batches.record_progress(batch, Tally()) is False
+
+
+async def test_the_files_of_a_save_appear_with_it(records: Records) -> None:
+    """One transaction."""
+    batches, files = records.batches, records.files
+    await batches.add(a_batch())
+    [batch] = await _claim(batches, ANN)
+
+    assert await batches.save(
+        batch.to(S.FAILED, NOW, output_file_id=FileId("file-8")), expected=batch, files=[a_file("file-8")]
+    )
+
+    assert await files.get(MINE, FileId("file-8"), now=NOW) == a_file("file-8")
+
+
+async def test_a_save_whose_file_cannot_be_stored_changes_nothing(records: Records) -> None:
+    """The whole transaction fails."""
+    batches, files = records.batches, records.files
+    await batches.add(a_batch())
+    [batch] = await _claim(batches, ANN)
+    await files.add(a_file("file-8"))
+
+    with pytest.raises(Exception, match="file"):
+        await batches.save(batch.to(S.FAILED, NOW), expected=batch, files=[a_file("file-7"), a_file("file-8")])
+
+    assert await batches.get(MINE, batch.id) == batch
+    assert await files.get(MINE, FileId("file-7"), now=NOW) is None
+
+
+async def test_of_two_saves_at_once_one_wins(batches: Batches) -> None:
+    """Whatever the interleaving."""
+    await batches.add(a_batch())
+    [batch] = await _claim(batches, ANN)
+
+    outcomes = await together(
+        batches.save(batch.to(S.IN_PROGRESS, NOW), expected=batch),
+        batches.save(batch.to(S.CANCELLING, NOW), expected=batch),
+        batches.save(batch.to(S.FAILED, NOW), expected=batch),
+    )
+
+    assert sorted(outcomes) == [False, False, True]
+
+
+class TestClaims:
+    """A lease with an epoch."""
+
+    async def test_a_claim_takes_the_oldest_first_up_to_its_limit(self, batches: Batches) -> None:
+        """And raises the epoch."""
+        for number in range(4):
+            await batches.add(a_batch(f"batch_{number}"))
+
+        first = await _claim(batches, ANN, limit=3)
+        second = await _claim(batches, BOB, limit=3)
+
+        assert [batch.id for batch in first] == ["batch_0", "batch_1", "batch_2"]
+        assert [batch.id for batch in second] == ["batch_3"]
+        assert {batch.epoch for batch in [*first, *second]} == {1}
+
+    async def test_a_claim_of_none_takes_none(self, batches: Batches) -> None:
+        """A worker at its limit still looks."""
+        await batches.add(a_batch())
+
+        assert await _claim(batches, ANN, limit=0) == []
+        assert len(await _claim(batches, ANN)) == 1
+
+    async def test_a_batch_that_is_held_cannot_be_claimed_before_its_time_is_over(self, batches: Batches) -> None:
+        """Not even by the worker that holds it."""
+        await batches.add(a_batch())
+        await _claim(batches, ANN)
+
+        assert await _claim(batches, BOB, now=NOW + 9.9) == []
+        assert await _claim(batches, ANN, now=NOW + 9.9) == []
+        [stolen] = await _claim(batches, BOB, now=NOW + 10.1)
+        assert stolen.epoch == 2
+
+    @pytest.mark.parametrize("status", sorted({S.FAILED, S.COMPLETED, S.EXPIRED, S.CANCELLED}))
+    async def test_a_batch_that_has_ended_is_not_claimed(self, batches: Batches, status: S) -> None:
+        """Terminal is terminal."""
+        await batches.add(replace(a_batch(), status=status))
+
+        assert await _claim(batches, ANN) == []
+
+    @pytest.mark.parametrize("status", sorted({S.VALIDATING, S.IN_PROGRESS, S.FINALIZING, S.CANCELLING}))
+    async def test_a_batch_that_has_not_ended_is_claimed(self, batches: Batches, status: S) -> None:
+        """Whatever it was doing."""
+        await batches.add(replace(a_batch(), status=status))
+
+        assert [batch.status for batch in await _claim(batches, ANN)] == [status]
+
+    async def test_of_many_claimers_each_batch_goes_to_one(self, batches: Batches) -> None:
+        """No two workers are given the same epoch."""
+        for number in range(12):
+            await batches.add(a_batch(f"batch_{number}"))
+
+        claims = await together(*(_claim(batches, WorkerId(f"w{number}"), limit=5) for number in range(6)))
+
+        taken = [batch.id for claimed in claims for batch in claimed]
+        assert len(taken) == len(set(taken))
+        left = await _claim(batches, BOB, limit=20)
+        assert len(taken) + len(left) == 12
+        assert {batch.epoch for batch in left} <= {1}
+
+    async def test_a_renewed_claim_holds_longer(self, batches: Batches) -> None:
+        """And tells what became of the batch meanwhile."""
+        await batches.add(a_batch())
+        [batch] = await _claim(batches, ANN)
+        assert await batches.save(batch.to(S.CANCELLING, NOW), expected=batch)
+
+        stored = await batches.renew(batch, ANN, until=NOW + 50)
+
+        assert stored is not None
+        assert stored.status is S.CANCELLING
+        assert await _claim(batches, BOB, now=NOW + 49) == []
+        assert len(await _claim(batches, BOB, now=NOW + 51)) == 1
+
+    async def test_a_lost_claim_cannot_be_renewed(self, batches: Batches) -> None:
+        """Losing it is an ordinary result."""
+        await batches.add(a_batch())
+        [batch] = await _claim(batches, ANN)
+        await _claim(batches, BOB, now=NOW + 11)
+
+        assert await batches.renew(batch, ANN, until=NOW + 50) is None
+        assert await batches.renew(batch, BOB, until=NOW + 50) is None
+
+    async def test_a_released_batch_can_be_taken_at_once(self, batches: Batches) -> None:
+        """With a new epoch."""
+        await batches.add(a_batch())
+        [batch] = await _claim(batches, ANN)
+
+        await batches.release(batch, ANN)
+
+        [again] = await _claim(batches, BOB)
+        assert again.epoch == 2
+        assert await batches.renew(batch, ANN, until=NOW + 50) is None
+
+    async def test_releasing_a_lost_claim_does_nothing(self, batches: Batches) -> None:
+        """The new owner keeps its lease."""
+        await batches.add(a_batch())
+        [old] = await _claim(batches, ANN)
+        await _claim(batches, BOB, now=NOW + 11)
+
+        await batches.release(old, ANN)
+
+        assert await _claim(batches, ANN, now=NOW + 12) == []
+
+    async def test_all_claims_of_a_dead_worker_can_be_given_back(self, batches: Batches) -> None:
+        """And only its own."""
+        for number in range(3):
+            await batches.add(a_batch(f"batch_{number}"))
+        await _claim(batches, ANN, limit=2)
+        await _claim(batches, BOB)
+
+        await batches.release_all(ANN)
+
+        assert [batch.id for batch in await _claim(batches, BOB)] == ["batch_0", "batch_1"]

@@ -48,7 +48,15 @@ def _check(path: Path, folder: Path) -> list[Figure]:
     speed = size / sorted(ours)[1]
     beside = f"{size / sorted(bare)[1]:.0f} MB/s bare msgspec pass"
     return [
-        Figure(bench=_NAME, what="validate, one core", value=speed, unit="MB/s", beside=beside, goal=">= 400", met=speed >= 400)
+        Figure(
+            bench=_NAME,
+            what="validate, one core",
+            value=speed,
+            unit="MB/s",
+            beside=beside,
+            goal=">= 400",
+            met=speed >= 400,
+        )
     ]
 
 

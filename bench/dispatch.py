@@ -52,7 +52,14 @@ def run(folder: Path) -> list[Figure]:
             goal=">= 10,000",
             met=speed >= 10_000,
         ),
-        Figure(bench=_NAME, what="share of the bare loop", value=speed / loop, unit="", goal=">= 0.7", met=speed / loop >= 0.7),
+        Figure(
+            bench=_NAME,
+            what="share of the bare loop",
+            value=speed / loop,
+            unit="",
+            goal=">= 0.7",
+            met=speed / loop >= 0.7,
+        ),
     ]
 
 

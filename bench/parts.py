@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pyreqwest.client import SyncClient, SyncClientBuilder
 
@@ -41,7 +41,8 @@ _NGINX = """
 worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/errors;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; keepalive_requests 100000000; client_body_buffer_size 1m; client_max_body_size 100m;
+  log_format seen '$msec $request_method'; access_log {log};
+  keepalive_requests 100000000; client_body_buffer_size 1m; client_max_body_size 100m;
   client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
   uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
   server {{
@@ -79,7 +80,8 @@ class Service:
     def upload_stream(self, name: str, size: int, file: Any) -> dict[str, Any]:  # noqa: ANN401 - a binary file
         """Send one multipart body from a file, with its length announced."""
         head = (
-            b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x\r\nContent-Disposition: form-data;'
+            b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+            b"--x\r\nContent-Disposition: form-data;"
             b' name="file"; filename="%s"\r\nContent-Type: application/octet-stream\r\n\r\n' % name.encode()
         )
         tail = b"\r\n--x--\r\n"
@@ -139,15 +141,16 @@ def service(folder: Path, *flags: str) -> Iterator[Service]:
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """Run nginx with one static completion and give its base URL."""
+def nginx(folder: Path, *, log: bool = False) -> Iterator[str]:
+    """Run nginx with one static completion and give its base URL; with ``log``, the file ``seen`` tells of each call."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(program).exists():
         sys.exit("error: nginx is missing\n\nhint: apt-get install nginx-light")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port, answer=json.dumps(_ANSWER)))
+    access_log = f"{folder}/seen seen" if log else "off"
+    config.write_text(_NGINX.format(folder=folder, port=port, answer=json.dumps(_ANSWER), log=access_log))
     with subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             wait_for(port)
@@ -199,7 +202,7 @@ class Watch:
         self.peak = self.before
         self.waits: list[float] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 from tests.cli.conftest import Cli
 
+import overnight
 from overnight.cli.commands import Command, Group
+from overnight.cli.error_guide import SECTIONS
 from overnight.cli.exit_codes import MEANING, ExitCode, for_batch, worst
 from overnight.cli.main import COMMANDS, PANELS, cli
 
@@ -128,10 +131,10 @@ def test_the_long_help_explains_the_global_options(bare: Cli) -> None:
 
 def test_an_unknown_command_is_answered_with_the_nearest(bare: Cli) -> None:
     """A slip of the finger costs one more try, not a search."""
-    found = bare("batches", "lits")
+    found = bare("batches", "listt")
 
     assert found.stderr == (
-        "error: there is no command `overnight batches lits`\n\nhint: did you mean `overnight batches list`?\n"
+        "error: there is no command `overnight batches listt`\n\nhint: did you mean `overnight batches list`?\n"
     )
     assert (found.stdout, found.code) == ("", 2)
 
@@ -156,6 +159,16 @@ def test_the_page_of_exit_codes_is_the_table(bare: Cli) -> None:
 
     assert found == {int(code): meaning for code, meaning in MEANING.items()}
     assert set(MEANING) == set(ExitCode)
+
+
+def test_each_code_of_the_service_is_explained() -> None:
+    """A hint sends people to this page, so what they look for must be there."""
+    package = Path(overnight.__file__).parent
+    sources = [path.read_text() for layer in ("domain", "services", "api") for path in (package / layer).rglob("*.py")]
+    used = {code for source in sources for code in re.findall(r"\bcode=\"([A-Za-z_]+)\"", source)}
+    explained = {code for section in SECTIONS.values() for code in section}
+
+    assert used - explained == set()
 
 
 def test_the_version_is_printed(bare: Cli) -> None:

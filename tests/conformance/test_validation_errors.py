@@ -286,6 +286,11 @@ def test_file_in_another_spelling_runs_all_the_same(flavour: Api, disguise):
             "deep",
             id="nested-deeply",
         ),
+        pytest.param(
+            b'{"custom_id": "b", "method": "POST", "url": "{url}", "body": {"model": "test-model", "messages": ["\\ud83d"]}}',
+            "JSON",
+            id="half-an-emoji",
+        ),
     ],
 )
 def test_hostile_line_is_refused_with_a_reason(flavour: Api, line: bytes, said: str):

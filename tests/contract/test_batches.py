@@ -7,6 +7,7 @@ from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+from overnight.domain.listing import BatchQuery, Condition
 from overnight.domain.result import Tally
 from overnight.domain.usage import Usage
 from overnight.ports.batches import Batches
@@ -80,7 +81,7 @@ async def test_unknown_and_foreign_ids_are_told_the_same(batches: Batches) -> No
 
     assert await batches.get(OTHERS, BatchId("batch_1")) is None
     assert await batches.get(MINE, BatchId("batch_2")) is None
-    assert await batches.page(OTHERS, after=BatchId("batch_1"), limit=5) is None
+    assert await batches.page(OTHERS, BatchQuery(after=BatchId("batch_1"), limit=5)) is None
 
 
 async def test_a_list_is_newest_first_and_goes_on_behind_the_cursor(batches: Batches) -> None:
@@ -91,7 +92,7 @@ async def test_a_list_is_newest_first_and_goes_on_behind_the_cursor(batches: Bat
     seen: list[tuple[list[str], bool]] = []
     after = None
     while True:
-        page = await batches.page(MINE, after=after, limit=2)
+        page = await batches.page(MINE, BatchQuery(after=after, limit=2))
         assert page is not None
         seen.append(([batch.id for batch in page.items], page.has_more))
         if not page.has_more:
@@ -103,15 +104,58 @@ async def test_a_list_is_newest_first_and_goes_on_behind_the_cursor(batches: Bat
 
 async def test_a_list_behind_an_unknown_batch_is_no_list(batches: Batches) -> None:
     """Never the first page again."""
-    assert await batches.page(MINE, after=BatchId("batch_9"), limit=2) is None
+    assert await batches.page(MINE, BatchQuery(after=BatchId("batch_9"), limit=2)) is None
 
 
 async def test_a_list_of_nothing_is_an_empty_page(batches: Batches) -> None:
     """And not None."""
-    page = await batches.page(MINE, after=None, limit=2)
+    page = await batches.page(MINE, BatchQuery(limit=2))
 
     assert page is not None
     assert (list(page.items), page.has_more) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ((Condition("created_at", "gt", 2),), ["batch_4", "batch_3"]),
+        ((Condition("created_at", "ge", 2), Condition("created_at", "lt", 4)), ["batch_3", "batch_2"]),
+        ((Condition("created_at", "le", 1), Condition("created_at", "ne", 0)), ["batch_1"]),
+        ((Condition("created_at", "eq", 3),), ["batch_3"]),
+        ((Condition("status", "eq", "failed"),), ["batch_4", "batch_2", "batch_0"]),
+        ((Condition("status", "ne", "failed"), Condition("created_at", "gt", 1)), ["batch_3"]),
+    ],
+)
+async def test_a_list_shows_what_meets_every_condition(
+    batches: Batches, conditions: tuple[Condition, ...], expected: list[str]
+) -> None:
+    """In both orders, and behind a cursor that does not meet them."""
+    for number in range(5):
+        status = S.VALIDATING if number % 2 else S.FAILED
+        await batches.add(replace(a_batch(f"batch_{number}"), created_at=number, status=status))
+
+    newest = await batches.page(MINE, BatchQuery(limit=9, conditions=conditions))
+    oldest = await batches.page(MINE, BatchQuery(limit=9, conditions=conditions, oldest_first=True))
+    behind = await batches.page(MINE, BatchQuery(limit=9, conditions=conditions, after=BatchId("batch_2")))
+
+    assert newest is not None
+    assert oldest is not None
+    assert behind is not None
+    assert [batch.id for batch in newest.items] == expected
+    assert [batch.id for batch in oldest.items] == expected[::-1]
+    assert [batch.id for batch in behind.items] == [name for name in expected if name < "batch_2"]
+
+
+async def test_the_batches_that_have_not_ended_are_told_from_the_others(batches: Batches) -> None:
+    """Unknown ones are among the others."""
+    for status in S:
+        await batches.add(replace(a_batch(f"batch_{status}"), status=status))
+    asked = [BatchId(f"batch_{status}") for status in S] + [BatchId("batch_x")]
+
+    active = await batches.active(asked)
+
+    assert active == {f"batch_{name}" for name in ("validating", "in_progress", "finalizing", "cancelling")}
+    assert await batches.active([]) == set()
 
 
 async def test_a_save_writes_only_what_differs(batches: Batches) -> None:

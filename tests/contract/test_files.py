@@ -125,6 +125,19 @@ class TestFiles:
         await files.forget_bytes(gone[0])
         assert [file.id for file in await files.gone(now=NOW, limit=10)] == [gone[1].id]
 
+    async def test_a_blob_is_known_until_its_bytes_are_forgotten(self, files: Files) -> None:
+        """Also that of a deleted file."""
+        for name in ("a", "b"):
+            await files.add(a_file(name))
+            await files.delete(MINE, FileId(name), now=NOW)
+        keys = ["files/a", "files/b", "files/x"]
+
+        assert await files.known_blobs(keys) == {"files/a", "files/b"}
+
+        await files.forget_bytes(a_file("a"))
+        assert await files.known_blobs(keys) == {"files/b"}
+        assert await files.known_blobs([]) == set()
+
     @pytest.mark.parametrize("status", sorted(BatchStatus))
     async def test_a_gone_file_keeps_its_bytes_while_an_active_batch_reads_it(
         self, records: Records, status: BatchStatus
@@ -191,6 +204,7 @@ class TestUploads:
         named = await uploads.parts(upload_id, [PartId("b"), PartId("c"), PartId("x")])
         assert list(named) == [a_part("b")]
         assert list(await uploads.parts(upload_id, [])) == []
+        assert await uploads.known_blobs(["p/a", "p/c", "p/x"]) == {"p/a", "p/c"}
 
     async def test_an_upload_that_has_ended_takes_no_part(self, uploads: Uploads) -> None:
         """Nor does one that there is not."""

@@ -7,8 +7,10 @@ the key that stops the service.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -18,7 +20,6 @@ import sys
 import termios
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -62,7 +63,7 @@ class Reader:
         self._folder = folder
         self._state = folder.parent / f"{folder.name}.state"
         self._addresses = {SERVICE: f"127.0.0.1:{_free_port()}"}
-        self._stack = ExitStack()
+        self._stack = contextlib.ExitStack()
         self._serving: subprocess.Popen[bytes] | None = None
         self._last = ""
 
@@ -261,8 +262,11 @@ def _plain(shown: str) -> str:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """Find a port that the system does not give to outgoing connections: it must stay free until it is used."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _answers(address: str) -> bool:

@@ -17,7 +17,7 @@ from overnight.domain.batch import TERMINAL, TRANSITIONS
 
 GUIDE = DOCS / "guides" / "troubleshooting.md"
 MADE = sorted((DOCS / "reference").glob("*.md"))
-PATH = re.compile(r"`((?:src|tests|docs|examples|requirements)/[\w./-]*)`")
+PATH = re.compile(r"`((?:src|tests|bench|docs|examples|requirements)/[\w./-]*)`")
 EDGE = re.compile(r"^ +(\S+) --> (\S+)$", re.MULTILINE)
 
 

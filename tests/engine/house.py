@@ -103,9 +103,9 @@ class Stores:
 class Memory:
     """Stores in memory: what was committed is kept when they are opened again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: ManualClock) -> None:
         self.tables = Tables()
-        self.blobs = MemoryBlobs(folder)
+        self.blobs = MemoryBlobs(folder, clock.now)
         self.logs = MemoryResultLogs(folder)
 
     async def open(self) -> Stores:
@@ -198,7 +198,8 @@ class House:
             limits=dict(DEFAULTS),
             stop_grace=STOP_GRACE,
         )
-        sweeper = Sweeper(self.stores.files, self.stores.uploads, self.stores.blobs, self.clock)
+        stores = self.stores
+        sweeper = Sweeper(stores.files, stores.uploads, stores.batches, stores.blobs, stores.logs, self.clock)
         return Dispatcher(parts, sweeper, WorkerId(worker), shutdown_grace=SHUTDOWN_GRACE)
 
     @property
@@ -329,7 +330,7 @@ async def opened(folder: Path, kind: str, template: Path) -> AsyncIterator[House
     asyncio.get_running_loop().set_default_executor(InlineExecutor())
     busy = Busy()
     clock = ManualClock(busy=lambda: busy.calls > 0)
-    house = House(Memory(folder) if kind == "memory" else Disk(folder, template, busy), clock)
+    house = House(Memory(folder, clock) if kind == "memory" else Disk(folder, template, busy), clock)
     await house.open()
     try:
         yield house

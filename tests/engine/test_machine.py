@@ -51,7 +51,8 @@ class Life(RuleBasedStateMachine):
 
     async def _build(self) -> House:
         asyncio.get_running_loop().set_default_executor(InlineExecutor())
-        house = House(Memory(Path(self.scratch.name)), ManualClock())
+        clock = ManualClock()
+        house = House(Memory(Path(self.scratch.name), clock), clock)
         house.upstream.script = self._reply
         await house.open()
         return house

@@ -549,21 +549,38 @@ class TestTrouble:
 
         assert len(quick.upstream.sent) == 8
 
-    async def test_nothing_is_left_behind_once_a_batch_has_ended(self, house: House) -> None:
-        """Index, log and the files of earlier epochs go; the input and the results stay."""
-        house.upstream.script = always(answer(), delay=5)
-        batch = await house.submit(6)
-        house.start()
-        await house.sent(6)
-        await house.kill()
-        await house.reopen()
-        house.start()
-        done = await house.reach(batch)
-        await house.clock.advance(120)
+    async def test_nothing_is_left_behind_once_a_batch_has_ended(self, quick: House) -> None:
+        """Index, log and the files of a crash go within some hours; the input and the results stay."""
+        quick.upstream.script = always(answer(), delay=5)
+        batch = await quick.submit(6)
+        quick.start()
+        await quick.sent(6)
+        await quick.kill()
+        await quick.reopen()
+        assert isinstance(quick.kind, Memory)
+        quick.kind.blobs.put(f"batches/{batch.id}/1.output.jsonl", b"left by a crash")
+        quick.start()
+        done = await quick.reach(batch)
 
-        assert await house.stores.blobs.size(f"batches/{batch.id}/index") is None
-        assert await house.stores.blobs.size(done.input_blob) is not None
-        await house.check(await house.look(batch))
+        await quick.clock.advance(7_300)
+
+        assert quick.kind.logs.logs == {}
+        output = await quick.stores.files.get(DEFAULT_RESOURCE, done.output_file_id, now=quick.clock.now())
+        assert set(quick.kind.blobs.held) == {done.input_blob, output.blob}
+        await quick.check(await quick.look(batch))
+
+    async def test_a_sweep_takes_nothing_from_a_batch_that_runs_for_hours(self, quick: House) -> None:
+        """Its index and its log are needed to the end."""
+        quick.upstream.script = always(answer(), delay=3_000)
+        batch = await quick.submit(12)
+        quick.start()
+        await quick.clock.advance(3_700)
+        await quick.files.delete(DEFAULT_RESOURCE, batch.input_file_id)
+
+        done = await quick.reach(batch, within=20_000)
+
+        assert done.status is S.COMPLETED
+        await quick.check(done)
 
 
 def _fail_every_third(store: object, name: str) -> None:

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 from tests.support.service import Service
 
-from overnight.testing.upstream import ScriptedUpstream
+from overnight.testing.upstream import ScriptedUpstream, answer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MODEL = "smollm2-135m-instruct"
+# Seconds: a batch must not be over before the example has cancelled it.
+DELAY = 0.5
 
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[ScriptedUpstream]:
     """A model server that records what it is asked, and offers the model that the examples name."""
-    with ScriptedUpstream([MODEL]) as server:
+    with ScriptedUpstream([MODEL], answer(delay=DELAY)) as server:
         yield server
 
 

@@ -20,7 +20,6 @@ IMAGE = b"data:image/png;base64,"
 class Line(msgspec.Struct):
     """An input line, its body as it was written."""
 
-    custom_id: str
     body: msgspec.Raw
 
 
@@ -40,7 +39,7 @@ def test_the_script_goes_the_whole_way(service: Service, upstream: ScriptedUpstr
     assert "Status: completed" in printed
     assert '"custom_id": "image-of-a-face"' in printed
     assert '"content": "echo: Quelle est la couleur du ciel à midi ?"' in printed
-    assert [line.split()[1] for line in printed.splitlines()[-2:]] == ["cancelled", "completed"]
+    assert _listed(printed)[:2] == ["cancelled", "completed"]
     _assert_bodies_arrived(upstream, examples)
 
 
@@ -48,20 +47,20 @@ def test_the_notebook_goes_the_same_way(service: Service, upstream: ScriptedUpst
     """Cell by cell, in the kernel that readers use."""
     upstream.forget()
     _name_service(examples, service)
-    notebook = nbformat.read(examples / "azure_batch.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(examples / "azure_batch.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": examples}})
 
     client.execute()
 
     assert _shown_by(notebook, "file.status") == ["'processed'"]
-    assert _shown_by(notebook, "second.status") == ["'cancelled'"]
+    assert _shown_by(notebook, "second.status")[-1] == "'cancelled'"
     assert "image-of-a-face" in "".join(_shown_by(notebook, "show(batch_response.output_file_id)"))
     _assert_bodies_arrived(upstream, examples)
 
 
 def test_the_notebook_is_kept_without_what_it_showed(examples: Path) -> None:
     """Outputs are ids and times of one afternoon."""
-    notebook = nbformat.read(examples / "azure_batch.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(examples / "azure_batch.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
     assert len(code) >= 10
@@ -82,14 +81,14 @@ def test_the_script_runs_on_the_embedded_model(embedded: Service, examples: Path
 
     assert '"completed": 3' in printed
     assert '"failed": 1' in printed
-    assert "Tokyo" in printed
+    assert printed.count('"finish_reason"') == 3
     assert printed.index('"custom_id": "capital-of-japan"') < printed.index('"custom_id": "image-of-a-face"')
 
 
 def test_the_picture_is_a_picture(examples: Path) -> None:
     """Some servers look."""
-    (body,) = (line.body for line in _lines(examples) if IMAGE in line.body)
-    encoded = bytes(body).partition(IMAGE)[2].partition(b'"')[0]
+    (body,) = (body for body in _bodies(examples) if IMAGE in body)
+    encoded = body.partition(IMAGE)[2].partition(b'"')[0]
 
     assert msgspec.json.decode(b'"%s"' % encoded, type=bytes).startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -110,6 +109,11 @@ def _run(examples: Path, script: str, service: Service) -> str:
     return finished.stdout
 
 
+def _listed(printed: str) -> list[str]:
+    """Give the statuses in the list at the end, newest first."""
+    return [line.split()[1] for line in printed.splitlines() if line.startswith("batch_")]
+
+
 def _name_service(examples: Path, service: Service) -> None:
     template = (examples / ".env.example").read_text()
     (examples / ".env").write_text(template.replace("http://127.0.0.1:8080", service.url))
@@ -117,16 +121,16 @@ def _name_service(examples: Path, service: Service) -> None:
 
 def _assert_bodies_arrived(upstream: ScriptedUpstream, examples: Path) -> None:
     """Every body of the first batch arrived as it was written; a second one was cancelled and may have sent some."""
-    written = [bytes(line.body) for line in _lines(examples)]
-    arrived = [received.body for received in upstream.asked]
+    arrived = {received.body for received in upstream.asked}
 
-    assert set(arrived) == set(written)
+    assert arrived == set(_bodies(examples))
     assert {received.path for received in upstream.asked} == {"/v1/chat/completions"}
     assert any(IMAGE in body for body in arrived)
 
 
-def _lines(examples: Path) -> list[Line]:
-    return [msgspec.json.decode(raw, type=Line) for raw in (examples / INPUT).read_bytes().splitlines()]
+def _bodies(examples: Path) -> list[bytes]:
+    lines = (examples / INPUT).read_bytes().splitlines()
+    return [bytes(msgspec.json.decode(line, type=Line).body) for line in lines]
 
 
 def _shown_by(notebook: nbformat.NotebookNode, source: str) -> list[str]:

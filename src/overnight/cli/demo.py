@@ -34,6 +34,7 @@ ENDPOINT: Final = "/v1/chat/completions"
 # Four of the sample's requests, chosen because the small model answers them well.
 SHOWN = ("capital-of-france", "water-boils", "days-of-february", "json-person")
 POLL = 0.2
+AFTERWARDS = "the service and its data are removed on exit"
 TEXT_WIDTH = 88
 
 
@@ -54,7 +55,7 @@ def demo(session: Session, keep: bool, to: Path, port: int) -> ExitCode:
     to.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _leave)
     console = session.console
-    console.say(f"overnight {overnight.__version__}, demo: nothing leaves this machine, the service is removed on exit")
+    console.say(f"overnight {overnight.__version__}, demo mode: nothing leaves this machine; {AFTERWARDS}")
     session.screen.live("  starting the service and the model")
     try:
         with service(port) as running:

@@ -30,13 +30,18 @@ RESULTS: Mapping[str, str] = {
 }
 
 CALLS: Mapping[str, str] = {
+    "file_too_large": "The file is larger than the service accepts. Split it",
     "integer_above_max_value": "A number is too large; `param` names it",
     "integer_below_min_value": "A number is too small; `param` names it",
     "invalid_api_key": "The key is missing or unknown. Set OVERNIGHT_API_KEY, or pass `--api-key`",
     "invalid_type": "A field has the wrong type; `param` names it",
     "invalid_value": "A field has a value that is not supported; the message lists those that are",
+    "method_not_allowed": "The path exists, but not for this method",
     "missing_required_parameter": "A field is missing; `param` names it",
+    "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",
     "object_above_max_properties": "There are too many metadata pairs",
+    "quotaExceeded": "There are too many files. Delete some, or let them expire",
+    "request_too_large": "The body of the call is larger than the service accepts",
     "string_above_max_length": "A text is too long; `param` names it",
 }
 

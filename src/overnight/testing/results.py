@@ -126,6 +126,9 @@ class MemoryResultLogs:
             visible.append((epoch, bytes(kept.segments[epoch])))
         return [self._lend(f"{batch_id}-{epoch}-{old}.log", data) for old, data in visible]
 
+    async def batch_ids(self) -> Sequence[BatchId]:
+        return list(self.logs)
+
     async def delete(self, batch_id: BatchId) -> None:
         self.logs.pop(batch_id, None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,10 +15,11 @@ from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from overnight.domain.ids import BatchId, FileId, PartId, ResourceId, UploadId, WorkerId
+    from overnight.domain.listing import BatchQuery, Condition
     from overnight.domain.result import Tally
 
 Key = TypeVar("Key", bound=str)
@@ -55,9 +58,12 @@ class MemoryBatches:
         batch = self._tables.batches.get(batch_id)
         return batch if batch is not None and batch.resource == resource else None
 
-    async def page(self, resource: ResourceId, *, after: BatchId | None, limit: int) -> Page[Batch] | None:
-        owned = [batch for batch in reversed(self._tables.batches.values()) if batch.resource == resource]
-        return _page(owned, owned, after, limit)
+    async def page(self, resource: ResourceId, query: BatchQuery) -> Page[Batch] | None:
+        owned = [batch for batch in self._tables.batches.values() if batch.resource == resource]
+        if not query.oldest_first:
+            owned.reverse()
+        shown = [batch for batch in owned if all(_holds(condition, batch) for condition in query.conditions)]
+        return _page(owned, shown, query.after, query.limit)
 
     async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
         stored = self._current(expected)
@@ -65,8 +71,10 @@ class MemoryBatches:
             return False
         names = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(expected, name)]
         changes = {name: getattr(new, name) for name in names}
+        added = dict(self._tables.files)
         for file in files:
-            _insert(self._tables.files, file.id, file)
+            _insert(added, file.id, file)
+        self._tables.files.update(added)
         self._tables.batches[new.id] = msgspec.structs.replace(stored, **changes)
         return True
 
@@ -97,6 +105,10 @@ class MemoryBatches:
     async def release(self, batch: Batch, worker: WorkerId) -> None:
         if self._current(batch) is not None and self._is_held(batch.id, worker):
             del self._tables.leases[batch.id]
+
+    async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
+        stored = self._tables.batches
+        return {name for name in batch_ids if name in stored and stored[name].status in ACTIVE}
 
     async def release_all(self, worker: WorkerId) -> None:
         for batch_id in [held for held, lease in self._tables.leases.items() if lease[0] == worker]:
@@ -165,6 +177,10 @@ class MemoryFiles:
         gone = (file for file in stored if not file.visible(now))
         return [file for file in gone if not self._tables.read_by_active_batch(file.id)][:limit]
 
+    async def known_blobs(self, keys: Sequence[str]) -> set[str]:
+        stored = (file for file in self._tables.files.values() if file.id not in self._tables.without_bytes)
+        return {file.blob for file in stored} & set(keys)
+
     async def forget_bytes(self, file: File) -> None:
         self._tables.without_bytes.add(file.id)
 
@@ -201,6 +217,9 @@ class MemoryUploads:
         owned = [part for part in self._tables.parts.values() if part.upload_id == upload_id]
         return owned if part_ids is None else [part for part in owned if part.id in part_ids]
 
+    async def known_blobs(self, keys: Sequence[str]) -> set[str]:
+        return {part.blob for part in self._tables.parts.values()} & set(keys)
+
     async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
         with_parts = {part.upload_id for part in self._tables.parts.values()}
         uploads = (upload for upload in self._tables.uploads.values() if upload.id in with_parts)
@@ -214,14 +233,16 @@ class MemoryUploads:
 class MemoryBlobs:
     """Keeps the promises of ``ports/blobs.py``; ``scratch`` is a folder for the paths that are lent."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, now: Callable[[], float] = time.time) -> None:
         self.held: dict[str, bytes] = {}
+        self._written: dict[str, float] = {}
         self._scratch = scratch
+        self._now = now
         self._lent = 0
 
     @asynccontextmanager
     async def writer(self, key: str) -> AsyncIterator[MemoryWriter]:
-        yield MemoryWriter(self.held, key)
+        yield MemoryWriter(self, key)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         data = self._read(key)
@@ -242,15 +263,23 @@ class MemoryBlobs:
         path = self._new_path()
         try:
             yield path
-            self.held[key] = path.read_bytes()
+            self.put(key, path.read_bytes())
         finally:
             path.unlink(missing_ok=True)
 
     async def size(self, key: str) -> int | None:
         return len(self.held[key]) if key in self.held else None
 
+    async def keys_before(self, moment: float) -> Sequence[str]:
+        return [key for key in self.held if self._written[key] < moment]
+
     async def delete(self, key: str) -> None:
         self.held.pop(key, None)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store a blob at once."""
+        self.held[key] = data
+        self._written[key] = self._now()
 
     def _read(self, key: str) -> bytes:
         if key not in self.held:
@@ -265,8 +294,8 @@ class MemoryBlobs:
 class MemoryWriter:
     """Keeps the promises of ``ports/blobs.py``."""
 
-    def __init__(self, held: dict[str, bytes], key: str) -> None:
-        self._held = held
+    def __init__(self, blobs: MemoryBlobs, key: str) -> None:
+        self._blobs = blobs
         self._key = key
         self._data = bytearray()
 
@@ -274,7 +303,7 @@ class MemoryWriter:
         self._data += data
 
     async def commit(self) -> None:
-        self._held[self._key] = bytes(self._data)
+        self._blobs.put(self._key, bytes(self._data))
 
 
 def _insert(table: dict[Key, Stored], key: Key, record: Stored) -> None:
@@ -282,6 +311,11 @@ def _insert(table: dict[Key, Stored], key: Key, record: Stored) -> None:
         message = f"{key} is there already"
         raise ValueError(message)
     table[key] = record
+
+
+def _holds(condition: Condition, batch: Batch) -> bool:
+    value = getattr(batch, condition.field)
+    return bool(getattr(operator, condition.operator)(value, condition.value))
 
 
 def _page(owned: Sequence[Listed], shown: Sequence[Listed], after: str | None, limit: int) -> Page[Listed] | None:

@@ -142,7 +142,7 @@ def service(folder: Path, *flags: str) -> Iterator[Service]:
 
 @contextmanager
 def nginx(folder: Path, *, log: bool = False) -> Iterator[str]:
-    """Run nginx with one static completion and give its base URL; with ``log``, the file ``seen`` tells of each call."""
+    """Run nginx with one static completion and give its base URL; with ``log``, the file ``seen`` tells each call."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(program).exists():
         sys.exit("error: nginx is missing\n\nhint: apt-get install nginx-light")

@@ -86,6 +86,26 @@ def test_the_demo_runs_from_start_to_end(bare: Cli) -> None:
 
 
 @with_model
+@pytest.mark.timeout(400)
+def test_the_demo_can_stay(bare: Cli) -> None:
+    """Until Ctrl-C, which is then its ordinary end."""
+    process = bare.start("demo", "--keep")
+    assert process.stderr is not None
+    url = ""
+    for line in process.stderr:
+        url = line.split()[-1] if line.startswith("  API") else url
+        if line == "Ctrl-C stops the demo\n":
+            break
+    found = bare("batches", "get", "@last", "--json=status", OVERNIGHT_URL=url)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+    assert found.json == [{"status": "completed"}]
+    assert process.returncode == 0
+    assert processes_of(process.pid) == []
+
+
+@with_model
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_demo_leaves_nothing_behind(bare: Cli, number: signal.Signals, code: int) -> None:

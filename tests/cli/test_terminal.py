@@ -30,7 +30,7 @@ def test_run_draws_its_progress_and_leaves_one_line_a_phase(cli: Cli, write: Wri
     assert lines[5:8] == [
         "file                     lines  codes",
         "prompts.output.jsonl  90 lines",
-        "prompts.errors.jsonl    1 line  1 × odd",
+        "prompts.errors.jsonl    1 line  1\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}odd",
     ]
     assert lines[8].startswith("hint: `overnight batches errors batch_")
     assert code == 3

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -269,8 +270,6 @@ class TestUsage:
     )
     def test_both_vocabularies_are_read(self, reported: dict[str, Any], expected: Usage) -> None:
         """Of chat completions and of responses."""
-        import msgspec  # noqa: PLC0415 - only here
-
         assert msgspec.convert(reported, ReportedUsage).to_usage() == expected
 
     def test_counts_add_up(self) -> None:
@@ -359,10 +358,11 @@ class TestListing:
 
         assert (raised.value.param, raised.value.code) == ("$filter", "invalid_value")
 
-    def test_a_moment_of_many_digits_is_refused_or_read(self) -> None:
-        """It must not break the reader, nor the database behind it."""
+    @pytest.mark.parametrize("digits", [20, 5_000])
+    def test_a_moment_of_many_digits_is_refused(self, digits: int) -> None:
+        """It must break neither the reader nor the database behind it, which keeps 64 bits."""
         with pytest.raises(errors.InvalidRequest):
-            parse_filter("created_at gt " + "9" * 5_000)
+            parse_filter("created_at gt " + "9" * digits)
 
     @pytest.mark.parametrize(
         ("text", "oldest_first"),

@@ -175,7 +175,7 @@ def _quoted(text: str, first: str, rest: str) -> str:
 
 def _say_what_next(session: Session, running: Service, *, keep: bool) -> None:
     say = session.console.say
-    say("The three failures are meant: the sample asks for them. Each has its reason in hello.errors.jsonl")
+    say("\nThe three failures are meant: the sample asks for them. Each has its reason in hello.errors.jsonl")
     say("\nTry next")
     if keep:
         say(f"  overnight --url {running.url}/v1 batches get @last")

@@ -147,7 +147,12 @@ WRITTEN: Shape[Written] = Shape(
     (
         Column("file", lambda each: each.path),
         Column("lines", lambda each: str(each.lines), lambda each: human.plural(each.lines, "line"), right=True),
-        Column("codes", lambda each: each.codes, wraps=True),
+        Column(
+            "codes",
+            lambda each: each.codes,
+            lambda each: each.codes.replace(" × ", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"),
+            wraps=True,
+        ),
     ),
     _encoded,
 )

@@ -10,6 +10,7 @@ import structlog
 from overnight.dispatch.drive import drive
 from overnight.dispatch.owned import LeaseLost, Owned, Parts
 from overnight.domain.batch import Batch, BatchStatus, StopCause
+from overnight.domain.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -140,6 +141,9 @@ class Dispatcher:
         """Do some work and say whether it went well."""
         try:
             await work
+        except Unavailable as error:
+            log.error("dispatcher.waits", during=what, problem=error.message, **fields)  # noqa: TRY400 - not our defect
+            return False
         except Exception:  # supervisor: trouble with one batch or one query must not stop the others
             log.exception("dispatcher.trouble", during=what, **fields)
             return False

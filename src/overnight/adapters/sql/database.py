@@ -12,6 +12,8 @@ from sqlalchemy import Engine, create_engine, event, literal, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from overnight.domain.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -72,9 +74,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Write; committed and durable when the context ends well."""
-        async with self._writer.begin() as connection:
-            yield connection
+        """Write; committed and durable when the context ends well. Raises ``Unavailable``."""
+        try:
+            async with self._writer.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            # Locked, full or read-only: the fault is the machine's, and what was asked for may work later.
+            message = f"The database cannot be written now ({error.orig}). Try again later, or ask the operator."
+            raise Unavailable(message) from error
 
 
 def _rows(engine: Engine, query: Select[Any]) -> Sequence[Mapping[str, Any]]:

@@ -194,7 +194,9 @@ async def pages(wire):
     found = {}
     for name, resource, made in (("files", wire.client.files, files), ("batches", wire.client.batches, batches)):
         before = len(wire.sent)
-        listed = await asyncio.wait_for(rows(resource.list(limit=1)), 20)
+        # Files came in one page only until cursors were added to the SDK.
+        limit = {"limit": 1} if "limit" in inspect.signature(resource.list).parameters else {}
+        listed = await asyncio.wait_for(rows(resource.list(**limit)), 20)
         found[name] = {
             "made": [row.id for row in made][::-1],
             "listed": [row.id for row in listed],
@@ -383,7 +385,8 @@ async def waiting(wire):
 async def errors(wire):
     """What callers see of a refusal."""
     client = wire.client
-    wrong = client.with_options(api_key="sk-wrong") if type(client).__name__.endswith("AsyncOpenAI") else None
+    plain = isinstance(client, (openai.OpenAI, openai.AsyncOpenAI)) and "Azure" not in type(client).__name__
+    wrong = client.with_options(api_key="sk-wrong") if plain else None
     file = await upload(wire)
     found = {
         "file": await failure(wire, lambda: client.files.retrieve("file-none")),

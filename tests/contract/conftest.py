@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from tests.contract.records import Records
 
 from overnight.adapters.blobs.local import LocalBlobs
 from overnight.adapters.results.local import LocalResultLogs
@@ -19,7 +20,6 @@ from overnight.ports.files import Files, Uploads
 from overnight.ports.results import ResultLogs
 from overnight.testing.results import MemoryResultLogs
 from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
-from tests.contract.records import Records
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
+from tests.contract.records import Records, together
 
 from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
 from overnight.domain.file import File, Purpose
@@ -11,7 +12,6 @@ from overnight.domain.listing import BatchQuery, Condition
 from overnight.domain.result import Tally
 from overnight.domain.usage import Usage
 from overnight.ports.batches import Batches
-from tests.contract.records import Records, together
 
 S = BatchStatus
 MINE, OTHERS = ResourceId("mine"), ResourceId("others")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from overnight.adapters.blobs import local
 from overnight.adapters.blobs.local import LocalBlobs
 from overnight.adapters.workplace import Workplace
 from overnight.domain.ids import WorkerId
@@ -51,7 +50,7 @@ async def test_without_a_commit_nothing_is_stored(blobs: Blobs) -> None:
     """However the context ends."""
     async with blobs.writer("files/a") as writer:
         await writer.write(BIG)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012 - leaving the context is what is looked at
         async with blobs.writer("files/a") as writer:
             await writer.write(b"x")
             raise KeyError
@@ -110,7 +109,7 @@ async def test_a_placed_file_becomes_the_blob_when_the_context_ends_well(blobs: 
 
 async def test_a_placed_file_is_dropped_when_the_context_ends_badly(blobs: Blobs) -> None:
     """It may be half written."""
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012 - leaving the context is what is looked at
         async with blobs.placing("files/a") as path:
             await asyncio.to_thread(path.write_bytes, b"half")
             raise KeyError
@@ -151,13 +150,11 @@ class TestDisk:
 
         assert await asyncio.to_thread(lambda: list(workplace.temporary.iterdir())) == []
 
-    async def test_a_full_disk_is_told_apart_and_leaves_nothing(
-        self, disk: LocalBlobs, workplace: Workplace
-    ) -> None:
+    async def test_a_full_disk_is_told_apart_and_leaves_nothing(self, disk: LocalBlobs, workplace: Workplace) -> None:
         """``/dev/full`` is a disk without room."""
-        with pytest.raises(StorageFull):
+        with pytest.raises(StorageFull):  # noqa: PT012 - either call may be the one
             async with disk.writer("files/a") as writer:
-                with Path("/dev/full").open("wb") as full:
+                with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - it opens at once
                     os.dup2(full.fileno(), writer._file.fileno())  # noqa: SLF001 - no other way to fill the disk
                 await writer.write(BIG)
                 await writer.commit()
@@ -171,7 +168,7 @@ class TestDisk:
         def fail(_: int) -> None:
             raise OSError(5, "input/output error")
 
-        monkeypatch.setattr(local.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="input/output"):
             await _put(disk, "files/a", b"x")
         with pytest.raises(OSError, match="input/output"):
@@ -192,7 +189,7 @@ class TestDisk:
             synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
             fsync(descriptor)
 
-        monkeypatch.setattr(local.os, "fsync", note)
+        monkeypatch.setattr(os, "fsync", note)
         await _put(disk, "files/a", b"x")
 
         assert len(synced) == 3

@@ -2,14 +2,14 @@
 
 import pytest
 from msgspec.structs import replace
+from tests.contract.records import Records, together
+from tests.contract.test_batches import MINE, NOW, OTHERS, a_batch
 
 from overnight.domain.batch import BatchStatus
 from overnight.domain.file import File, Purpose
 from overnight.domain.ids import FileId, PartId, ResourceId, UploadId
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.files import Files, Uploads
-from tests.contract.records import Records, together
-from tests.contract.test_batches import MINE, NOW, OTHERS, a_batch
 
 
 def a_file(name: str, purpose: Purpose = Purpose.BATCH, expires_at: int | None = None) -> File:

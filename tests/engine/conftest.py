@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import structlog
+from tests.engine.house import House, commit_at_once, opened
 
 from overnight.adapters.sql.database import Database, sqlite_file
-from tests.engine.house import House, commit_at_once, opened
 
 
 @pytest.fixture(autouse=True)

@@ -279,7 +279,12 @@ class House:
 
     async def sent(self, count: int) -> None:
         """Let time pass until so many requests have reached the upstream."""
-        await self.clock.run_until(lambda: self.complain() or len(self.upstream.sent) >= count)
+
+        def there() -> bool:
+            self.complain()
+            return len(self.upstream.sent) >= count
+
+        await self.clock.run_until(there)
 
     async def content(self, file_id: FileId | None) -> bytes:
         """Read a file, or nothing."""

@@ -4,10 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from overnight.testing.upstream import ScriptedUpstream, answer
 from tests.support.api import OPENAI, Api, chats
 from tests.support.http import Http
 from tests.support.service import Service
+
+from overnight.testing.upstream import ScriptedUpstream, answer
 
 REQUESTS = 400
 KILLS = 3

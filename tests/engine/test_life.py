@@ -3,14 +3,15 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
+from tests.engine.house import STOP_GRACE, House, line, number_of
 
-from overnight.domain.batch import BatchStatus, Expiry
+from overnight.domain.batch import Batch, BatchStatus, Expiry
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Fault
-from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, Sent, always, answer, deployment
-from tests.engine.house import STOP_GRACE, House, line, number_of
+from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, always, answer, deployment
 
 S = BatchStatus
 
@@ -392,7 +393,9 @@ class TestUnreachable:
 class TestExpiry:
     """What the end of the completion window does."""
 
-    async def _nearly_over(self, house: House, flavour: Flavour = Flavour.OPENAI, requests: int = 12) -> tuple:
+    async def _nearly_over(
+        self, house: House, flavour: Flavour = Flavour.OPENAI, requests: int = 12
+    ) -> tuple[Batch, int]:
         batch = await house.submit(requests, flavour)
         await house.clock.advance(batch.expires_at - house.clock.now() - 25)
         house.start()
@@ -425,7 +428,7 @@ class TestExpiry:
     async def test_no_request_starts_when_a_restart_comes_after_the_deadline(self, house: House) -> None:
         """Whatever was not run before the process died is not run late."""
         house.upstream.script = always(answer(), delay=10)
-        batch, expires_at = await self._nearly_over(house)
+        batch, _ = await self._nearly_over(house)
         await house.sent(4)
         await house.kill()
         await house.clock.advance(100)
@@ -454,8 +457,7 @@ class TestExpiry:
 
     async def test_a_deployment_overrides_the_rule_of_the_flavour(self, house: House) -> None:
         """CONTRACT 5.3 makes it a switch."""
-        strict = deployment("m", house.upstream)
-        house.deployments = ScriptedDeployments([type(strict)(**_fields(strict) | {"expiry": Expiry.EXPIRE})])
+        house.deployments = ScriptedDeployments([replace(deployment("m", house.upstream), expiry=Expiry.EXPIRE)])
         house.upstream.script = always(answer(), delay=20)
         batch, _ = await self._nearly_over(house, Flavour.AZURE)
 
@@ -526,12 +528,3 @@ class TestExpiry:
         await house.clock.advance(60)
         assert house.working
         await house.stop(within=120)
-
-
-def _fields(record: object) -> dict[str, object]:
-    return {name: getattr(record, name) for name in type(record).__struct_fields__}  # type: ignore[attr-defined]
-
-
-def test_a_sent_request_knows_its_try() -> None:
-    """The kit itself: what a script is told."""
-    assert Sent(endpoint="/", body=b"", at=0.0, attempt=1).attempt == 1

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.engine.house import House, InlineExecutor, Memory, number_of
 
 from overnight.domain.batch import ACTIVE, Batch
 from overnight.domain.errors import Conflict
 from overnight.domain.flavour import Flavour
-from overnight.domain.retry import Failure, Fault
+from overnight.domain.retry import Failure, Fault, Outcome
 from overnight.testing.clock import ManualClock
 from overnight.testing.in_process import Reply, Sent, answer
-from tests.engine.house import House, InlineExecutor, Memory, number_of
 
 T = TypeVar("T")
 
-OUTCOMES = {
+OUTCOMES: dict[str, Outcome | Exception] = {
     "ok": answer(),
     "wrong": answer(400),
     "broken": answer(500),

@@ -8,13 +8,13 @@ from itertools import count
 from typing import Any
 
 import pytest
+from tests.engine.house import SHUTDOWN_GRACE, STOP_GRACE, House, Memory, number_of
 
-from overnight.domain.batch import BatchStatus
+from overnight.domain.batch import Batch, BatchStatus
 from overnight.domain.errors import Conflict
 from overnight.domain.flavour import Flavour
-from overnight.domain.ids import DEFAULT_RESOURCE, WorkerId
+from overnight.domain.ids import DEFAULT_RESOURCE, BatchId, WorkerId
 from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, always, answer, deployment
-from tests.engine.house import SHUTDOWN_GRACE, STOP_GRACE, House, Memory, number_of
 
 S = BatchStatus
 
@@ -129,7 +129,7 @@ class TestCancel:
         """CONTRACT 5.2: accepted first, so it ends as cancelled."""
         batch = await house.submit(3)
         original = house.stores.logs.segments
-        cancelled = []
+        cancelled: list[Batch] = []
 
         async def cancel_first(batch_id, *, epoch):
             if not cancelled:
@@ -301,7 +301,7 @@ class TestRestart:
         batch = await house.submit(30)
         house.start()
         for restart in range(1, 6):
-            await house.clock.run_until(lambda wanted=5 * restart: len(house.upstream.sent) >= wanted)
+            await house.sent(5 * restart)
             await self._restart(house, kill=kill)
 
         done = await house.reach(batch)
@@ -467,8 +467,9 @@ class TestTrouble:
         _fail_every_third(quick.stores.batches, name)
         quick.start()
 
-        done = await quick.clock.run_until(lambda: _ended(quick, batch.id)) or await _stored(quick, batch.id)
+        await quick.clock.run_until(lambda: _ended(quick, batch.id))
 
+        done = await _stored(quick, batch.id)
         assert done.status is S.COMPLETED
         await quick.check(done)
         assert quick.working
@@ -604,11 +605,11 @@ def _fail_every_third(store: object, name: str) -> None:
     setattr(store, name, failing if inspect.iscoroutinefunction(original) else failing_context)
 
 
-async def _ended(house: House, batch_id: str) -> bool:
+async def _ended(house: House, batch_id: BatchId) -> bool:
     return (await _stored(house, batch_id)).ended
 
 
-async def _stored(house: House, batch_id):
+async def _stored(house: House, batch_id: BatchId) -> Batch:
     house.complain()
     assert isinstance(house.kind, Memory)
     found = house.kind.tables.batches[batch_id]

@@ -20,6 +20,7 @@ from overnight.domain.batch import (
     StopCause,
     status_after,
 )
+from overnight.domain.deployment import Deployment, UpstreamName
 from overnight.domain.endpoints import ENDPOINTS, REQUIRED_FIELD, canonical, is_supported, same_endpoint
 from overnight.domain.file import (
     UPLOAD_PURPOSES,
@@ -36,6 +37,7 @@ from overnight.domain.limits import DEFAULTS, GIB, MIB
 from overnight.domain.listing import Condition, parse_filter, parse_order
 from overnight.domain.upload import Upload, UploadStatus
 from overnight.domain.usage import NO_USAGE, ReportedUsage, Usage
+from overnight.ports.upstream import Known
 
 S = BatchStatus
 NOW = 1_700_000_000.9
@@ -95,9 +97,7 @@ class TestBatch:
         """None is both."""
         assert {S.FAILED, S.COMPLETED, S.EXPIRED, S.CANCELLED} == TERMINAL
         assert ACTIVE == frozenset(TRANSITIONS) == frozenset(S) - TERMINAL
-        assert [status for status in S if a_batch(status).ended] == [
-            status for status in S if status in TERMINAL
-        ]
+        assert [status for status in S if a_batch(status).ended] == [status for status in S if status in TERMINAL]
 
     def test_a_batch_is_accepted_once_it_ran(self) -> None:
         """Also if it was cancelled since."""
@@ -151,7 +151,9 @@ class TestEndpoints:
         assert same_endpoint(bare, endpoint, Flavour.AZURE)
         assert not same_endpoint(bare, endpoint, Flavour.OPENAI)
 
-    @pytest.mark.parametrize("endpoint", ["", "/", "/v1", "/v1/", "/v1/files", "v1/embeddings", "/V1/embeddings", "/v2/x"])
+    @pytest.mark.parametrize(
+        "endpoint", ["", "/", "/v1", "/v1/", "/v1/files", "v1/embeddings", "/V1/embeddings", "/v2/x"]
+    )
     def test_nothing_else_is_an_endpoint(self, endpoint: str) -> None:
         """For nobody."""
         assert not is_supported(endpoint, Flavour.OPENAI)
@@ -178,9 +180,15 @@ class TestFile:
     def test_a_file_is_seen_until_it_is_deleted_or_expires(self, now: float, changes: Any, visible: bool) -> None:
         """To the second."""
         file = File(
-            id=FileId("f"), resource=ResourceId("r"), purpose=Purpose.BATCH, filename="x", bytes=1, created_at=1, blob="b",
+            id=FileId("f"),
+            resource=ResourceId("r"),
+            purpose=Purpose.BATCH,
+            filename="x",
+            bytes=1,
+            created_at=1,
+            blob="b",
             **changes,
-        )  # fmt: skip
+        )
 
         assert file.visible(now) is visible
 
@@ -226,7 +234,7 @@ class TestUpload:
             id=UploadId("u"), resource=ResourceId("r"), filename="f", purpose=Purpose.BATCH, mime_type="m", bytes=1,
             created_at=1, expires_at=10,
         )  # fmt: skip
-        done = Upload(**{name: getattr(upload, name) for name in upload.__struct_fields__} | {"status": UploadStatus.COMPLETED})
+        done = msgspec.structs.replace(upload, status=UploadStatus.COMPLETED)
 
         assert upload.seen_at(9.9) is upload
         assert upload.seen_at(10).status is UploadStatus.EXPIRED
@@ -408,6 +416,15 @@ def test_the_limits_are_those_of_the_vendors() -> None:
     assert openai.input_file_bytes == azure.input_file_bytes == 200 * MIB
     assert (openai.upload_bytes, azure.upload_bytes) == (8 * GIB, 9 * GIB)
     assert (openai.files_without_expiry, azure.files_without_expiry, azure.files_with_expiry) == (None, 500, 10_000)
+
+
+def test_a_deployment_is_found_by_its_name() -> None:
+    """Not by that of its model."""
+    one = Deployment(name="fast", model="big/model", upstreams=(UpstreamName("u"),))
+    known = Known(deployments=(one,), complete=True)
+
+    assert known.find("fast") is one
+    assert known.find("big/model") is None
 
 
 def test_an_error_carries_its_fields() -> None:

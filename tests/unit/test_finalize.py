@@ -56,7 +56,11 @@ class Bench:
             unrun=unrun,
         )
         merged = merge(job, output, errors)
-        return merged, *([json.loads(line) for line in path.read_bytes().splitlines()] for path in (output, errors))
+        return merged, _entries(output), _entries(errors)
+
+
+def _entries(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def ids_of(entries: list[Any]) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from overnight.domain.request import parse_request, with_model
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8) | st.sampled_from(["model", '"model":"x"'])
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(["model", '"model":"x"'])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -35,8 +35,10 @@ def test_a_line_is_read_without_touching_the_bytes_of_its_body() -> None:
         (b'{"model":"n"}', b'{"model":"n"}'),
         (b'{"x":{"model":"m"},"model":"m"}', b'{"x":{"model":"m"},"model":"n"}'),
         (b'{"model":"m","x":{"model":"m"}}', b'{"model":"n","x":{"model":"m"}}'),
-        (b'{"x":[{"model":"a"},{"model":"b"}],"model":"m","y":{"model":"c"}}',)
-        + (b'{"x":[{"model":"a"},{"model":"b"}],"model":"n","y":{"model":"c"}}',),
+        (
+            b'{"x":[{"model":"a"},{"model":"b"}],"model":"m","y":{"model":"c"}}',
+            b'{"x":[{"model":"a"},{"model":"b"}],"model":"n","y":{"model":"c"}}',
+        ),
         (b'{"x":"\\"model\\":\\"m\\"","model":"m"}', b'{"x":"\\"model\\":\\"m\\"","model":"n"}'),
         (b'{"model":"a\\"b"}', b'{"model":"n"}'),
         (b'{"model":"a\\\\","x":1}', b'{"model":"n","x":1}'),

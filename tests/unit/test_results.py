@@ -261,7 +261,8 @@ class TestRetry:
         assert self.decide(DEAD, attempt=10_000) == Retry(after=8.0, counts=False)
 
     @pytest.mark.parametrize(
-        ("attempt", "jitter", "after"), [(1, 1.0, 1.0), (2, 1.0, 2.0), (2, 0.0, 0.2), (1, 0.5, 0.55), (10_000, 1.0, 8.0)]
+        ("attempt", "jitter", "after"),
+        [(1, 1.0, 1.0), (2, 1.0, 2.0), (2, 0.0, 0.2), (1, 0.5, 0.55), (10_000, 1.0, 8.0)],
     )
     def test_waits_grow_to_a_cap_with_a_floor_for_lucky_draws(self, attempt: int, jitter: float, after: float) -> None:
         """Full jitter but for a tenth."""
@@ -303,9 +304,7 @@ RESULTS = st.builds(
     line=COUNTS,
     kind=st.sampled_from(ResultKind),
     record=st.binary(max_size=30),
-    usage=st.builds(
-        Usage, input_tokens=COUNTS, cached_tokens=COUNTS, output_tokens=COUNTS, reasoning_tokens=COUNTS
-    ),
+    usage=st.builds(Usage, input_tokens=COUNTS, cached_tokens=COUNTS, output_tokens=COUNTS, reasoning_tokens=COUNTS),
 )
 
 

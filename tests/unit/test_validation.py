@@ -1,6 +1,7 @@
 """Why a line is refused: every row of CONTRACT 3.4, for each flavour."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ MALFORMED = {
 }
 
 # name: (line, (OpenAI's code, Azure's code), param)
+WRONG: list[object] = [7, None, True, False, [], {}, -1.5]
+NO_OBJECT: list[object] = [7, None, True, "x", []]
+
 REFUSED: dict[str, tuple[object, tuple[str, str], str | None]] = {
     "a deep array": (DEEP, ("invalid_request", "invalid_request"), None),
     "an array": ([], ("invalid_request", "invalid_request"), None),
@@ -89,7 +93,7 @@ REFUSED: dict[str, tuple[object, tuple[str, str], str | None]] = {
     **{
         f"{field} is {value!r}": (a_line(**{field: value}), ("invalid_request", "invalid_request"), field)
         for field in ("custom_id", "method", "url")
-        for value in (7, None, True, False, [], {}, -1.5)
+        for value in WRONG
     },
     **{
         f"body is {value!r}": (
@@ -97,7 +101,7 @@ REFUSED: dict[str, tuple[object, tuple[str, str], str | None]] = {
             ("invalid_request", "invalid_request"),
             "body",
         )
-        for value in (7, None, True, "x", [])
+        for value in NO_OBJECT
     },
     "an empty custom_id": (a_line(""), ("missing_required_parameter", "invalid_request"), "custom_id"),
     "another method": (a_line(method="GET"), ("invalid_request", "invalid_request"), "method"),
@@ -131,9 +135,9 @@ REFUSED: dict[str, tuple[object, tuple[str, str], str | None]] = {
         "body.stream",
     ),
     "a stream in a body hidden by a later body": (
-        encode(a_line()).replace(b'"body"', b'"body":{"model":"m","messages":[],"stream":true},"body"').replace(
-            b'"messages": []}}', b'"messages":[],"stream":false}}'
-        ),
+        encode(a_line())
+        .replace(b'"body"', b'"body":{"model":"m","messages":[],"stream":true},"body"')
+        .replace(b'"messages": []}}', b'"messages":[],"stream":false}}'),
         ("streaming_unsupported", "invalid_request"),
         "body.stream",
     ),
@@ -293,6 +297,31 @@ def test_only_the_first_problems_are_kept_with_their_true_total() -> None:
     assert len(check(*[b"x"] * PROBLEMS_KEPT).verdict()) == PROBLEMS_KEPT
 
 
+@pytest.mark.parametrize("key", ["x", "custom_id"])
+def test_a_line_of_any_depth_gets_an_answer(key: str) -> None:
+    """Around the depth at which one reader gives up and another does not yet."""
+    verdicts = set()
+    for depth in range(sys.getrecursionlimit() - 120, sys.getrecursionlimit() + 5):
+        deep = b"[" * depth + b'{"stream":true}' + b"]" * depth
+        body = b'"body":{"model":"m","messages":[],"stream":false,"' + key.encode() + b'":' + deep + b"}"
+        line = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",' + body + b"}"
+        verdicts.add(tuple(code for code, _, _ in found(check(line))))
+
+    assert verdicts <= {(), ("streaming_unsupported",), ("invalid_json_line",)}
+    assert ("invalid_json_line",) in verdicts
+
+
+@pytest.mark.parametrize("field", ["custom_id", "method", "url", "body", "body.model"])
+def test_a_wrong_value_before_the_right_one_of_the_same_key_is_told_for_what_it_is(field: str) -> None:
+    """It is JSON, and not deep."""
+    key = field.rsplit(".", maxsplit=1)[-1].encode()
+    raw = encode(a_line()).replace(b'"%s":' % key, b'"%s":7,"%s":' % (key, key))
+    [problem] = check(raw).verdict()
+
+    assert problem.code == "invalid_request"
+    assert "deep" not in problem.message
+
+
 def test_a_message_says_what_stands_there_instead() -> None:
     """And what was expected."""
     assert check(a_line(custom_id=[])).verdict()[0].message == (
@@ -336,15 +365,18 @@ def test_a_line_is_judged_as_the_standard_reader_judges_it(value: object, place:
 class TestFile:
     """One pass over a file."""
 
-    def run(self, folder: Path, content: bytes, flavour: Flavour = OPENAI, **changes: Any) -> tuple[Report, list[bytes]]:
+    def run(
+        self, folder: Path, content: bytes, flavour: Flavour = OPENAI, **changes: Any
+    ) -> tuple[Report, list[bytes]]:
         path, index = folder / "in.jsonl", folder / "index"
         path.write_bytes(content)
         report = check_file(path, rules(flavour, **changes), index)
         places = index.read_bytes()
         lines = []
         for start in range(0, len(places), 12):
-            offset, length = int.from_bytes(places[start : start + 8], "little"), int.from_bytes(
-                places[start + 8 : start + 12], "little"
+            offset, length = (
+                int.from_bytes(places[start : start + 8], "little"),
+                int.from_bytes(places[start + 8 : start + 12], "little"),
             )
             lines.append(content[offset : offset + length])
         return report, lines

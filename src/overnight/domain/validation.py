@@ -254,7 +254,7 @@ def _id_key(custom_id: str) -> str | bytes:
 
 
 def _kind(value: Raw) -> str:
-    return _STARTS.get(bytes(value[:1]), "a number")
+    return _STARTS.get(bytes(value)[:1], "a number")
 
 
 def _wrong_type(field: str, expected: str, value: Raw, number: int) -> Problem:

@@ -14,10 +14,13 @@ import sys
 import tempfile
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import openai
 
+AT_ONCE = 4
 MODEL = "test-model"
 TERMINAL = ("completed", "failed", "canceled", "cancelled", "expired")
 VERSION = "2024-07-01-preview"
@@ -97,7 +100,9 @@ class Wire:
 
     @property
     def auth(self):
-        return sorted({name for request in self.sent for name in ("api-key", "authorization") if name in request.headers})
+        return sorted(
+            {name for request in self.sent for name in ("api-key", "authorization") if name in request.headers}
+        )
 
 
 async def done(result):
@@ -147,9 +152,7 @@ async def upload(wire, **more):
 
 async def create(wire, file_id, **more):
     batches = wire.client.batches
-    return await done(
-        batches.create(input_file_id=file_id, endpoint=wire.endpoint, completion_window="24h", **more)
-    )
+    return await done(batches.create(input_file_id=file_id, endpoint=wire.endpoint, completion_window="24h", **more))
 
 
 async def ended(wire, batch):
@@ -322,9 +325,7 @@ async def copies(wire):
         ("twice", wire.client.with_options(max_retries=1).with_options(timeout=20)),
     ):
         wire.listen(copy)
-        batch = await done(
-            copy.batches.create(input_file_id=file.id, endpoint=wire.endpoint, completion_window="24h")
-        )
+        batch = await done(copy.batches.create(input_file_id=file.id, endpoint=wire.endpoint, completion_window="24h"))
         found[name] = [
             [row.id == file.id for row in await rows(copy.files.list(purpose="batch"))],
             (await done(copy.files.retrieve(file.id))).id == file.id,
@@ -445,19 +446,28 @@ POINTS = {
 }
 
 
-async def look(url, keys):
-    """Go through all points; one that breaks tells how, and does not stop the others."""
-    found = {}
-    for point, (see, clients, more) in POINTS.items():
-        for name in clients:
-            for mode in MODES:
-                wire = Wire(name, mode, url, next(keys), **more)
-                try:
-                    result = {"found": await see(wire)}
-                except Exception:  # noqa: BLE001 - whatever it is, it is a finding
-                    result = {"broke": traceback.format_exc()}
-                await done(wire.client.close())
-                found[f"{point} {name} {mode}"] = result
+def look(task):
+    """Go through all points, some at a time."""
+    keys = iter(task["keys"])
+    tries = {
+        f"{point} {name} {mode}": (see, partial(Wire, name, mode, task["url"], next(keys), **more))
+        for point, (see, clients, more) in POINTS.items()
+        for name in clients
+        for mode in MODES
+    }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda one: asyncio.run(look_at(*one)), tries.values())
+        return dict(zip(tries, found, strict=True))
+
+
+async def look_at(see, connect):
+    """Try one point with one client; if it breaks, that is what was found."""
+    try:
+        wire = connect()
+        found = {"found": await see(wire)}
+        await done(wire.client.close())
+    except Exception:  # noqa: BLE001 - whatever it is, it is a finding
+        return {"broke": traceback.format_exc()}
     return found
 
 
@@ -465,8 +475,7 @@ def main():
     """Do the task."""
     task = json.load(sys.stdin)
     warnings.simplefilter("ignore", DeprecationWarning)
-    found = asyncio.run(look(task["url"], iter(task["keys"])))
-    json.dump({"version": openai.__version__, "points": found}, sys.stdout)
+    json.dump({"version": openai.__version__, "points": look(task)}, sys.stdout)
 
 
 if __name__ == "__main__":

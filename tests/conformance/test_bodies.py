@@ -97,9 +97,7 @@ def arrived(own_service: Service, asked: ScriptedUpstream) -> dict[tuple[str, st
     for model, prefix in (("test-model", OPENAI), (MAPPED, AZURE)):
         asked.forget()
         api = Api(Http(own_service.url), prefix)
-        lines = [
-            raw_line(name, prefix.endpoint, body.replace("MODEL", model)) for name, body in BODIES.items()
-        ]
+        lines = [raw_line(name, prefix.endpoint, body.replace("MODEL", model)) for name, body in BODIES.items()]
         batch = api.run(jsonl(*lines))
         assert batch["errors"] is None, batch["errors"]
         requests = {line["response"]["request_id"]: line["custom_id"] for line in api.results(batch)[0]}
@@ -157,7 +155,13 @@ def test_every_request_is_asked_once_and_gets_its_own_answer(api: Api, asked: Sc
 @pytest.mark.parametrize("api", [OPENAI, AZURE], indirect=True, ids=lambda prefix: prefix.name)
 @pytest.mark.parametrize(
     "member",
-    ['"stream":true', '"stream" : true', '"stream":true,"stream":false', '"stream":false,"stream":true', '"str\\u0065am":true']
+    [
+        '"stream":true',
+        '"stream" : true',
+        '"stream":true,"stream":false',
+        '"stream":false,"stream":true',
+        '"str\\u0065am":true',
+    ]
     + ['"stream":true,"str\\u0065am":false', '"stream":1', '"stream":"true"'],
 )
 def test_stream_never_arrives(api: Api, asked: ScriptedUpstream, member: str):

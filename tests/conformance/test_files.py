@@ -125,7 +125,15 @@ def test_foreign_anchor_is_refused(each: Api):
 
 @pytest.mark.parametrize(
     "name",
-    ["input.jsonl", "INPUT.JSONL", "Prüfung – 試験.jsonl", "with space.jsonl", "a;b=c.jsonl", "two.dots.jsonl", "upload"],
+    [
+        "input.jsonl",
+        "INPUT.JSONL",
+        "Prüfung – 試験.jsonl",
+        "with space.jsonl",
+        "a;b=c.jsonl",
+        "two.dots.jsonl",
+        "upload",
+    ],
 )
 def test_names_come_back_as_they_went_out(each: Api, name: str):
     """SDKs send them as plain UTF-8, and call raw bytes just `upload`."""
@@ -137,7 +145,9 @@ def test_names_come_back_as_they_went_out(each: Api, name: str):
     assert name in unquote(shown)
 
 
-@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json", "text/plain", "application/jsonl", None])
+@pytest.mark.parametrize(
+    "kind", ["application/octet-stream", "application/json", "text/plain", "application/jsonl", None]
+)
 def test_content_type_of_the_part_does_not_matter(each: Api, kind: str | None):
     reply = each.post_form("/files", [BATCH, Part(name="file", data=CONTENT, filename="a.jsonl", kind=kind)])
 
@@ -147,7 +157,10 @@ def test_content_type_of_the_part_does_not_matter(each: Api, kind: str | None):
 def test_wrong_suffix_is_no_jsonl_on_openai(api: Api):
     reply = api.post_form("/files", [BATCH, Part(name="file", data=CONTENT, filename="a.csv")])
 
-    assert (reply.status, reply.json()["error"]["message"]) == (400, "Invalid file format for Batch API. Must be .jsonl")
+    assert (reply.status, reply.json()["error"]["message"]) == (
+        400,
+        "Invalid file format for Batch API. Must be .jsonl",
+    )
     assert reply.json()["error"]["param"] is None
     assert reply.json()["error"]["code"] is None
 

@@ -300,7 +300,9 @@ def test_unknown_url_outside_all_prefixes_has_the_envelope_too(http: Http, path:
     assert refused(http.get(path), 404, code=None, param=None) == f"Invalid URL (GET {path})"
 
 
-@pytest.mark.parametrize("call", [("DELETE", "/batches"), ("PUT", "/files"), ("GET", "/uploads"), ("PATCH", "/files/f")])
+@pytest.mark.parametrize(
+    "call", [("DELETE", "/batches"), ("PUT", "/files"), ("GET", "/uploads"), ("PATCH", "/files/f")]
+)
 def test_method_that_a_route_does_not_know_has_the_envelope(each: Api, call: tuple[str, str]):
     method, rest = call
 
@@ -402,7 +404,10 @@ def test_too_many_files_without_expiry_exceed_the_quota(small: Http, prefix: Pre
 
     message = refused(reply, 400, code="quotaExceeded", param=None)
     assert message.startswith("The quota for files without expiry is reached. The maximum is 2.")
-    expiring = [Part(name="expires_after[seconds]", data="1209600"), Part(name="expires_after[anchor]", data="created_at")]
+    expiring = [
+        Part(name="expires_after[seconds]", data="1209600"),
+        Part(name="expires_after[anchor]", data="created_at"),
+    ]
     assert api.post_form("/files", [*expiring, *parts]).status == prefix.file_created
 
 

@@ -138,7 +138,9 @@ def line_of(ended: Ended, request: pytest.FixtureRequest):
 
     def find(name: str) -> tuple[dict[str, Any], bool]:
         custom_id = f"{prefix.name} {name}"
-        found = [(lines[custom_id], lines is ended.output) for lines in (ended.output, ended.errors) if custom_id in lines]
+        found = [
+            (lines[custom_id], lines is ended.output) for lines in (ended.output, ended.errors) if custom_id in lines
+        ]
         assert len(found) == 1, f"{name} is in {len(found)} files"
         return found[0]
 

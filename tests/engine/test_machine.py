@@ -172,9 +172,8 @@ class Life(RuleBasedStateMachine):
             self.what_has_ended_stays_as_it_is()
             assert len(self.ended) == len(self.batches)
         finally:
-            self.run(self.house.close())
-            self.runner.close()
-            self.scratch.cleanup()
+            with self.scratch, self.runner:
+                self.run(self.house.close())
 
     async def _finish(self) -> None:
         async def all_ended() -> bool:

@@ -136,7 +136,12 @@ def chat_body(text: str = "hello", model: str = MODEL, **more: object) -> dict[s
 
 def request(custom_id: str, url: str, body: object = None, /, **changes: object) -> dict[str, object]:
     """Give a line of an input file as an object; a change to ``None`` leaves the member out."""
-    line = {"custom_id": custom_id, "method": "POST", "url": url, "body": chat_body(custom_id) if body is None else body}
+    line = {
+        "custom_id": custom_id,
+        "method": "POST",
+        "url": url,
+        "body": chat_body(custom_id) if body is None else body,
+    }
     return {name: value for name, value in {**line, **changes}.items() if value is not None}
 
 

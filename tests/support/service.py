@@ -49,7 +49,9 @@ class Service:
         command = [sys.executable, "-m", "overnight.cli.main", "serve", "--json", "--port", "0"]
         command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_environment(self.data_dir.parent))
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env=_environment(self.data_dir.parent)
+            )
         assert self._process.stdout is not None
         answered, _, _ = select.select([self._process.stdout], [], [], LONGEST_START)
         line = self._process.stdout.readline() if answered else b""

@@ -76,3 +76,11 @@ def test_a_mapped_body_differs_only_in_its_model(
     assert json.loads(mapped) == content | {"model": model}
     assert mapped.startswith(b"{" + before)
     assert mapped.endswith(after + b"}")
+
+
+@pytest.mark.timeout(20)
+def test_a_body_with_many_inner_models_does_not_hold_the_loop() -> None:
+    """Each inner key must not cost a look at the whole body: this one would take half a minute."""
+    many = b'{"tools":[' + b",".join([b'{"model":"a"}'] * 40_000) + b"],"
+
+    assert with_model(many + b'"model":"m"}', "n") == many + b'"model":"n"}'

@@ -42,6 +42,7 @@ class Dispatcher:
         self._worker = worker
         self._shutdown_grace = shutdown_grace
         self._owned: dict[BatchId, Owned] = {}
+        self._driving = 0
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
@@ -95,6 +96,7 @@ class Dispatcher:
     def _take_over(self, batch: Batch, group: asyncio.TaskGroup) -> None:
         owned = Owned(batch, self._parts, shutdown_grace=self._shutdown_grace)
         self._owned[batch.id] = owned
+        self._driving += 1
         self._idle.clear()
         if self._stopping.is_set():
             owned.stop(StopCause.SHUTDOWN)
@@ -102,12 +104,18 @@ class Dispatcher:
 
     async def _supervise(self, owned: Owned) -> None:
         """Drive a batch; one in trouble is given back after a while, to be claimed and tried again."""
-        if not await self._safely("drive", self._drive(owned), batch_id=owned.batch.id):
+        batch_id = owned.batch.id
+        if not await self._safely("drive", self._drive(owned), batch_id=batch_id):
             await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE)
-        await self._safely("release", self._parts.batches.release(owned.batch, self._worker))
-        del self._owned[owned.batch.id]
+        # From here on the batch may be claimed again, by us too.
+        if self._owned.get(batch_id) is owned:
+            del self._owned[batch_id]
+        while not await self._safely("release", self._parts.batches.release(owned.batch, self._worker)):
+            if await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE):
+                break
+        self._driving -= 1
         self._wake.set()
-        if not self._owned:
+        if self._driving == 0:
             self._idle.set()
 
     async def _drive(self, owned: Owned) -> None:

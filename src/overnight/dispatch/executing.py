@@ -17,7 +17,7 @@ from overnight.domain.batch import BatchStatus, StopCause
 from overnight.domain.index import Index
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from overnight.dispatch.owned import Owned
     from overnight.domain.deployment import Deployment
@@ -45,7 +45,7 @@ async def execute(owned: Owned) -> None:
                 if owned.cause is not None:
                     run.stop(owned.cause)
                 await _work(owned, run, deployment)
-                await results.flush()
+                await _first(results.flush(), owned.left.wait())
         finally:
             owned.run = None
     if owned.cause is StopCause.LEASE_LOST:
@@ -100,10 +100,22 @@ async def _until_ended(owned: Owned, run: Run) -> None:
     deadline = owned.batch.deadline()
     if not await clock.wait(run.halted, None if deadline is None else deadline - clock.now()):
         run.stop(StopCause.EXPIRY)
-    if not await clock.wait(run.ended, owned.grace):
+    in_time = await clock.wait(run.settled, owned.parts.stop_grace)
+    if owned.leaving:
+        in_time = await clock.wait(run.ended, owned.leaving_grace)
+    if not in_time:
         log.warning("batch.aborted", batch_id=owned.batch.id, cause=run.cause, in_flight=run.in_flight)
         run.abort()
-        await run.ended.wait()
+    await run.ended.wait()
+
+
+async def _first(*works: Coroutine[object, object, object]) -> None:
+    """Return when one of them is done, and cancel the others."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
 
 
 async def _show_progress(owned: Owned, run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from overnight.domain.batch import Batch, StopCause
+from overnight.domain.batch import LEAVING, Batch, StopCause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,26 +58,29 @@ class Owned:
         self.parts = parts
         self.cause: StopCause | None = None
         self.stopping = asyncio.Event()
+        self.left = asyncio.Event()
         self.run: Run | None = None
         self._shutdown_grace = shutdown_grace
 
     def stop(self, cause: StopCause) -> None:
         """Go no further than the cause demands; what is in flight is given its grace."""
-        if self.cause is None or cause in {StopCause.LEASE_LOST, StopCause.SHUTDOWN}:
+        if self.cause is None or (cause in LEAVING and self.cause is not StopCause.LEASE_LOST):
             self.cause = cause
         self.stopping.set()
+        if self.leaving:
+            self.left.set()
         if self.run is not None:
             self.run.stop(cause)
 
     @property
     def leaving(self) -> bool:
         """Whether the batch is to be left as it is."""
-        return self.cause in {StopCause.LEASE_LOST, StopCause.SHUTDOWN}
+        return self.cause in LEAVING
 
     @property
-    def grace(self) -> float:
-        """How long requests in flight may still run, in seconds."""
-        return self._shutdown_grace if self.leaving else self.parts.stop_grace
+    def leaving_grace(self) -> float:
+        """How long requests in flight may still run once the batch is to be left, in seconds."""
+        return 0.0 if self.cause is StopCause.LEASE_LOST else self._shutdown_grace
 
     async def save(self, new: Batch, *, files: tuple[File, ...] = ()) -> bool:
         """Write the batch; if somebody else changed it, take over what is stored and return ``False``.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.domain.retry import Failure, Outcome, never_arrived, succeeded
+from overnight.domain.retry import Failure, Outcome, never_arrived
 
 if TYPE_CHECKING:
     from overnight.dispatch.attempt import Attempts
@@ -53,11 +53,13 @@ class Pool:
     def add(self, run: Run) -> None:
         """Let the upstream work on a batch."""
         self._runs.append(run)
+        run.on_put_back.append(self._rearm.set)
         self._ready.set()
 
     def remove(self, run: Run) -> None:
         """Take a batch away."""
         self._runs.remove(run)
+        run.on_put_back.remove(self._rearm.set)
 
     async def _work(self) -> None:
         slot = asyncio.current_task()
@@ -90,11 +92,8 @@ class Pool:
             log.info("upstream.back", upstream=self.name)
             self.problem = None
             self._pause = _FIRST_PAUSE
-        if outcome is None or not succeeded(outcome):
-            if isinstance(outcome, Failure) and never_arrived(outcome):
-                self._hold_off(outcome)
-            # A request that was put back may be due before any that is waited for.
-            self._rearm.set()
+        if isinstance(outcome, Failure) and never_arrived(outcome):
+            self._hold_off(outcome)
 
     def _hold_off(self, failure: Failure) -> None:
         now = self._clock.now()
@@ -104,16 +103,17 @@ class Pool:
             log.warning("upstream.unreachable", upstream=self.name, detail=failure.detail)
         self.problem = failure.detail
         self._paused_until = now + self._pause
+        self._rearm.set()
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _alarm(self) -> None:
         """Wake the slots when a retry or the end of a pause is due."""
         while True:
             self._rearm.clear()
-            due = self._next_due()
-            if await self._clock.wait(self._rearm, None if due is None else due - self._clock.now()):
-                continue
-            self._ready.set()
+            # While no slot is idle there is nobody to wake, whatever is due: the next idle one rearms.
+            due = None if self._ready.is_set() else self._next_due()
+            if not await self._clock.wait(self._rearm, None if due is None else due - self._clock.now()):
+                self._ready.set()
 
     def _next_due(self) -> float | None:
         now = self._clock.now()

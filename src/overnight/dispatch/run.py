@@ -7,12 +7,14 @@ import heapq
 import os
 from typing import TYPE_CHECKING
 
-from overnight.domain.batch import Batch, StopCause
+from overnight.domain.batch import LEAVING, Batch, StopCause
 from overnight.domain.ids import request_id_prefix
 from overnight.domain.request import Request, parse_request, with_model
 from overnight.domain.result import Result, Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from overnight.domain.deployment import Deployment
     from overnight.domain.index import Index
     from overnight.ports.results import ResultLog
@@ -28,10 +30,13 @@ class Run:
         self.batch = batch
         self.deployment = deployment
         self.cause: StopCause | None = None
-        # Halted: no request is started any more. Ended: nor is one in flight.
+        # Halted: no request is started any more. Ended: nor is one in flight. Settled: ended, or to be left soon.
         self.halted = asyncio.Event()
         self.ended = asyncio.Event()
+        self.settled = asyncio.Event()
+        self.on_put_back: list[Callable[[], None]] = []
         self._index = index
+        self._deadline = batch.deadline()
         self._source = source
         self._renames = deployment.model != deployment.name
         self._id_prefix = request_id_prefix(batch.id)
@@ -73,6 +78,9 @@ class Run:
     def take(self, now: float) -> tuple[int, int] | None:
         """Give the next request to send, as its line and the number of this try (from 1)."""
         if self.cause is not None or self._log is None:
+            return None
+        if self._deadline is not None and now >= self._deadline:
+            self.stop(StopCause.EXPIRY)
             return None
         if self._retries and self._retries[0][0] <= now:
             _, line, attempt = heapq.heappop(self._retries)
@@ -134,11 +142,16 @@ class Run:
     def put_back(self, line: int, attempt: int, *, not_before: float) -> None:
         """Take a request back that is to be tried again; ``attempt`` numbers that next try."""
         heapq.heappush(self._retries, (not_before, line, attempt))
+        # It may be due before any that is waited for, and another upstream may be the one to do it.
+        for wake in self.on_put_back:
+            wake()
 
     def stop(self, cause: StopCause) -> None:
         """Start no more requests; the first cause counts, but a lost lease overrides all."""
         if self.cause is None or cause is StopCause.LEASE_LOST:
             self.cause = cause
+        if cause in LEAVING:
+            self.settled.set()
         self._check_end()
 
     def abort(self) -> None:
@@ -155,3 +168,4 @@ class Run:
         self.halted.set()
         if not self._in_flight:
             self.ended.set()
+            self.settled.set()

@@ -166,6 +166,10 @@ class StopCause(StrEnum):
     LEASE_LOST = "lease_lost"
 
 
+# Another worker, or this one after a restart, goes on with the batch.
+LEAVING = frozenset({StopCause.SHUTDOWN, StopCause.LEASE_LOST})
+
+
 def status_after(cause: StopCause) -> BatchStatus | None:
     """Give the status that a stop ends in; ``None`` where another worker or a later start goes on."""
     return {

@@ -10,7 +10,7 @@ from overnight.domain.batch import BatchStatus
 from overnight.domain.errors import InvalidRequest
 from overnight.domain.ids import BatchId
 
-_CONDITION = re.compile(r"(created_at|status)\s+(eq|ne|gt|ge|lt|le)\s+('[^']*'|\d+)", re.IGNORECASE)
+_CONDITION = re.compile(r"(created_at|status)\s+(eq|ne|gt|ge|lt|le)\s+('[^']*'|\d{1,12})", re.IGNORECASE)
 _AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 _ORDER = re.compile(r"created_at(\s+(asc|desc))?", re.IGNORECASE)
 _STATUSES = {status.replace("_", ""): status for status in BatchStatus}

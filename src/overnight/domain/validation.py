@@ -41,17 +41,19 @@ _CODES: Mapping[str, tuple[str, str]] = {
     "model": ("mismatched_model", "model_mismatch"),
 }
 
-_FIELDS = {"custom_id": "a string", "method": "a string", "url": "a string", "body": "an object"}
-_STARTS = {
-    b'"': "a string",
-    b"{": "an object",
-    b"[": "an array",
-    b"t": "a boolean",
-    b"f": "a boolean",
-    b"n": "null",
+# How msgspec words what is wrong with a line, and how we do.
+_MISSING = re.compile(r"missing required field `(\w+)`")
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)` - at `\$\.([\w.]+)`")
+_TYPES = {
+    "str": "a string",
+    "object": "an object",
+    "array": "an array",
+    "bool": "a boolean",
+    "bool | null": "a boolean",
+    "int": "an integer",
+    "float": "a number",
 }
-_object_decoder = msgspec.json.Decoder(dict[str, Raw])
-_STREAM_ON = re.compile(rb'"stream"\s*:\s*true')
+_any_decoder = msgspec.json.Decoder(Raw)
 
 # Longer ids are remembered by their digest, so that 100,000 ids of any length fit in a few megabytes.
 _LONG_ID = 64
@@ -224,42 +226,35 @@ class Checker:
     def _explain(self, number: int, raw: bytes) -> Problem:
         """Say what the typed decoder stumbled over; slow, and only for lines that are refused."""
         try:
-            members = _object_decoder.decode(raw)
-        except msgspec.ValidationError:
-            message = "This line is not a JSON object."
-            return Problem(code="invalid_request", message=message, line=number)
+            _any_decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             message = "This line is not parseable as valid JSON."
             return Problem(code="invalid_json_line", message=message, line=number)
         except RecursionError:
             return _too_deep(number)
-        return self._explain_members(number, members)
-
-    def _explain_members(self, number: int, members: dict[str, Raw]) -> Problem:
-        for field, expected in _FIELDS.items():
-            if field not in members:
-                message = f"Missing required parameter: '{field}'."
-                return Problem(code=self._code("missing"), message=message, param=field, line=number)
-            if _kind(members[field]) != expected:
-                return _wrong_type(field, expected, members[field], number)
-        body = _object_decoder.decode(members["body"])
-        for field, expected in (("model", "a string"), ("stream", "a boolean")):
-            if field in body and _kind(body[field]) != expected:
-                return _wrong_type(f"body.{field}", expected, body[field], number)
+        try:
+            decode_head(raw)
+        except msgspec.ValidationError as error:
+            return self._explain_types(number, str(error))
+        except RecursionError:
+            pass
         return _too_deep(number)
+
+    def _explain_types(self, number: int, error: str) -> Problem:
+        missing = _MISSING.search(error)
+        if missing is not None:
+            message = f"Missing required parameter: '{missing[1]}'."
+            return Problem(code=self._code("missing"), message=message, param=missing[1], line=number)
+        wrong = _WRONG_TYPE.search(error)
+        if wrong is None:
+            return Problem(code="invalid_request", message="This line is not a JSON object.", line=number)
+        expected, got, field = (_TYPES.get(wrong[1], wrong[1]), _TYPES.get(wrong[2], wrong[2]), wrong[3])
+        message = f"Invalid type for '{field}': expected {expected}, but got {got} instead."
+        return Problem(code="invalid_request", message=message, param=field, line=number)
 
 
 def _id_key(custom_id: str) -> str | bytes:
     return custom_id if len(custom_id) <= _LONG_ID else blake2b(custom_id.encode(), digest_size=16).digest()
-
-
-def _kind(value: Raw) -> str:
-    return _STARTS.get(bytes(value)[:1], "a number")
-
-
-def _wrong_type(field: str, expected: str, value: Raw, number: int) -> Problem:
-    message = f"Invalid type for '{field}': expected {expected}, but got {_kind(value)} instead."
-    return Problem(code="invalid_request", message=message, param=field, line=number)
 
 
 def _required(field: str, number: int) -> Problem:
@@ -274,10 +269,10 @@ def _too_deep(number: int) -> Problem:
 
 def _streams_twice(raw: bytes) -> bool:
     """Find a ``stream: true`` that a later duplicate of the key hides from readers that let the last one win."""
-    if not _STREAM_ON.search(raw):
+    if raw.count(b'"stream"') == 1 and b"\\u" not in raw:
         return False
     try:
-        pairs = json.loads(raw, object_pairs_hook=list)
+        pairs = json.loads(raw, object_pairs_hook=list, parse_int=str, parse_float=str)
     except RecursionError:
         return True
     bodies = [value for key, value in pairs if key == "body" and isinstance(value, list)]

@@ -45,6 +45,7 @@ class Batches(Protocol):
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
         """Take up to ``limit`` active batches that nobody holds at ``now``, oldest first, each with its epoch raised.
 
+        A worker is not given again what it still holds, though its lease has run out: it may be at work on it.
         The claims hold until ``until`` (unix seconds). No two workers are given the same epoch of a batch.
         """
 

@@ -68,6 +68,7 @@ class LocalLog:
         self.recovered = recovered
         self._segment = _SegmentWriter(folder, epoch)
         self._on_durable = on_durable
+        self._recorded = bytearray(recovered.done)
         self._waiting = _Batchful()
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
@@ -78,6 +79,9 @@ class LocalLog:
         self._roomy.set()
 
     def append(self, result: Result) -> None:
+        if self._recorded[result.line]:
+            return
+        self._recorded[result.line] = 1
         self._waiting.add(result)
         self._clean.clear()
         self._arrived.set()
@@ -214,11 +218,13 @@ class LocalResultLogs:
         recovered = await asyncio.to_thread(_recover, folder, epoch, total)
         opened = LocalLog(folder, epoch, recovered, on_durable)
         async with asyncio.TaskGroup() as group:
-            group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
+            committing = group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
             try:
                 yield opened
             finally:
+                # An error in the body must not end the last commit: its own error comes out of the group.
                 opened.close()
+                await asyncio.wait([committing])
 
     async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
         folder = self._root / batch_id

@@ -72,7 +72,7 @@ class SqlBatches:
         return written.rowcount == 1
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
-        free = (batches.c.worker.is_(None)) | (batches.c.lease_until < now)
+        free = batches.c.worker.is_(None) | ((batches.c.lease_until < now) & (batches.c.worker != worker))
         query = select(batches).where(batches.c.status.in_(_ACTIVE), free).order_by(batches.c.seq).limit(limit)
         rows = await self._database.rows(query)
         claimed = []

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-
-from overnight.testing.upstream import ScriptedUpstream
 from tests.support.api import OPENAI, PREFIXES, Api, Prefix
 from tests.support.http import Http
 from tests.support.service import Service, log_shown
+
+from overnight.testing.upstream import ScriptedUpstream
 
 KEYS = 1_000
 

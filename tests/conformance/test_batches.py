@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, error, held
 from tests.support.api import OPENAI, PREFIXES, Api, Prefix, chats, jsonl, request
 from tests.support.http import Http
+from tests.support.service import eventually
+
+from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, error, held
 
 FIELDS = {
     "id",
@@ -111,11 +112,13 @@ def test_running_batch_counts_what_is_done_and_shows_no_files(each: Api, gate: G
 
 def until_counts(api: Api, batch_id: str, **counts: int) -> dict[str, Any]:
     """Wait until the batch in progress has these counts."""
-    for _ in range(500):
+
+    def reached() -> dict[str, Any] | None:
         batch = api.reach(batch_id, "in_progress")
-        if all(batch["request_counts"][name] == count for name, count in counts.items()):
-            return batch
-    raise AssertionError(batch)
+        return batch if batch["request_counts"] == {**batch["request_counts"], **counts} else None
+
+    found: dict[str, Any] = eventually(reached)
+    return found
 
 
 def test_completed_batch_has_all_its_times_counts_and_usage(each: Api):

@@ -6,7 +6,6 @@ import os
 from urllib.parse import unquote
 
 import pytest
-
 from tests.support.api import AZURE, AZURE_V1, OPENAI, Api, Prefix, chats
 from tests.support.http import Http, Part, Reply
 

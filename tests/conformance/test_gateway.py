@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from overnight.testing.upstream import ScriptedUpstream
 from tests.support.api import AZURE, Api
 from tests.support.http import Http, Part
 from tests.support.service import Service, log_shown
+
+from overnight.testing.upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def test_address_that_is_announced_has_the_prefix(service: Service):
     assert service.url.endswith("/tenant1")
 
 
-def test_unknown_url_is_told_in_the_flavour_of_its_prefix(service: Service):
-    reply = Http(service.url).get("/tenant1/openai/nothing")
+@pytest.mark.parametrize("root", ["", "/tenant1"], ids=["stripped", "kept"])
+@pytest.mark.parametrize(("path", "code"), [("/openai/nothing", "404"), ("/openai/files/file-1", "notFound")])
+def test_errors_are_told_in_the_flavour_of_the_prefix_all_the_same(service: Service, root: str, path: str, code: str):
+    reply = Http(service.url).get(f"{root}{path}?api-version=2024-10-21")
 
-    assert (reply.status, reply.json()["error"]["message"]) == (404, "Resource not found")
+    assert (reply.status, reply.json()["error"]["code"]) == (404, code)

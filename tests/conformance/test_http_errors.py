@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, held
 from tests.support.api import AZURE, AZURE_V1, OPENAI, PREFIXES, Api, Prefix, chats, jsonl, request
 from tests.support.http import Http, Part, Reply
 from tests.support.service import Service, log_shown
+
+from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, held
 
 KEYS = {"message", "type", "param", "code"}
 AZURES = [prefix for prefix in PREFIXES if prefix.azure]

@@ -6,11 +6,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-
 from tests.support.api import AZURE, Api, chats
 from tests.support.http import Http
 
-EMPTY = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+EMPTY: dict[str, object] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
 def page(api: Api, rest: str) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def walk(api: Api, rest: str) -> list[str]:
             return found
         found += ids_of(content)
         after = f"&after={found[-1]}"
-    raise AssertionError(f"the list does not end: {found}")  # noqa: TRY003, EM102 - a test
+    raise AssertionError(f"the list does not end: {found}")
 
 
 @pytest.fixture

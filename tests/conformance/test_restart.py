@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-
-from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, held
 from tests.support.api import AZURE, OPENAI, Api, Prefix, chats, jsonl, request
 from tests.support.http import BOUNDARY, Http, Part
 from tests.support.service import Service, eventually, log_shown
+
+from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, held
 
 KILLS = 3
 
@@ -186,7 +186,7 @@ def test_killed_after_the_end(service: Service, upstream: ScriptedUpstream):
 def test_killed_again_and_again(service: Service, upstream: ScriptedUpstream, prefix: Prefix):
     """At moments that nobody chose: in validation, between results, while the files are written."""
     upstream.script = answer(delay=0.02)
-    names = [f"r-{number}" for number in range(1_500)]
+    names = [f"r-{number}" for number in range(800)]
     batch_id = start_batch(api_of(service, prefix), names)
     moments = random.Random(prefix.name)
     for _ in range(KILLS):
@@ -200,7 +200,7 @@ def test_killed_again_and_again(service: Service, upstream: ScriptedUpstream, pr
     output, errors = api.results(batch)
     assert (batch["status"], errors) == ("completed", [])
     assert [line["custom_id"] for line in output] == names
-    assert batch["request_counts"] == {"total": 1_500, "completed": 1_500, "failed": 0}
+    assert batch["request_counts"] == {"total": 800, "completed": 800, "failed": 0}
     for line in output:
         assert line["response"]["body"]["choices"][0]["message"]["content"] == f"echo: {line['custom_id']}"
     times = asked_names(upstream)

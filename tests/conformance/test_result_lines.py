@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from overnight.testing import upstream as scripted
-from overnight.testing.upstream import ScriptedUpstream, answer, in_turn, raw
 from tests.support.api import AZURE, OPENAI, Api, Prefix, chat_body, jsonl, request
 from tests.support.http import Http
 from tests.support.service import Service, log_shown
+
+from overnight.testing import upstream as scripted
+from overnight.testing.upstream import ScriptedUpstream, answer, in_turn, raw
 
 GOOD = "succeeds"
 REFUSED = {
@@ -255,8 +255,18 @@ def test_counts_add_up(ended: Ended):
 
 @pytest.mark.parametrize(
     ("name", "tries"),
-    [(GOOD, 1), ("refused-400", 1), ("refused-401", 1), ("refused-404", 1), ("refused-422", 1), ("refused-501", 1)]
-    + [("recovers-from-500", 2), ("recovers-from-429", 3), ("huge", 1), ("redirect", 1)],
+    [
+        (GOOD, 1),
+        ("refused-400", 1),
+        ("refused-401", 1),
+        ("refused-404", 1),
+        ("refused-422", 1),
+        ("refused-501", 1),
+        ("recovers-from-500", 2),
+        ("recovers-from-429", 3),
+        ("huge", 1),
+        ("redirect", 1),
+    ],
 )
 def test_only_what_may_get_better_is_tried_again(everything: dict[str, Ended], asked, name: str, tries: int):
     for prefix in FLAVOURS:

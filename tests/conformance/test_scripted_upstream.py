@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.api import chat_body
+from tests.support.http import Http, Reply
 
 from overnight.testing import upstream as scripted
 from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, held, in_turn
-from tests.support.api import chat_body
-from tests.support.http import Http, Reply
 
 
 @pytest.fixture

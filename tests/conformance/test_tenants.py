@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-
 from tests.support.api import Api, chats
 from tests.support.http import Http, Part, Reply
 from tests.support.service import Service

@@ -6,7 +6,6 @@ import hashlib
 from typing import Any
 
 import pytest
-
 from tests.support.api import AZURE, Api, chats
 from tests.support.http import Http, Part, Reply
 

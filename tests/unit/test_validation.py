@@ -78,7 +78,7 @@ WRONG: list[object] = [7, None, True, False, [], {}, -1.5]
 NO_OBJECT: list[object] = [7, None, True, "x", []]
 
 REFUSED: dict[str, tuple[object, tuple[str, str], str | None]] = {
-    "a deep array": (DEEP, ("invalid_request", "invalid_request"), None),
+    "a deep array": (DEEP, ("invalid_json_line", "invalid_json_line"), None),
     "an array": ([], ("invalid_request", "invalid_request"), None),
     "a number": (b"7", ("invalid_request", "invalid_request"), None),
     "null": (b"null", ("invalid_request", "invalid_request"), None),

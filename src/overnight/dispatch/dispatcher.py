@@ -26,6 +26,7 @@ _RENEW_EVERY = LEASE / 4
 _CLAIM_EVERY = 1.0
 _SWEEP_EVERY = 60.0
 _AFTER_TROUBLE = 2.0
+_LAST_WORDS = 5.0
 
 _SWEEPS_AN_HOUR = 60
 
@@ -42,7 +43,7 @@ class Dispatcher:
         self._worker = worker
         self._shutdown_grace = shutdown_grace
         self._owned: dict[BatchId, Owned] = {}
-        self._driving = 0
+        self._driving: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
@@ -70,7 +71,10 @@ class Dispatcher:
             await self._stopping.wait()
             # A claim that is under way may still bring a batch, which has to be given back.
             await claiming
-            await self._idle.wait()
+            if not await self._parts.clock.wait(self._idle, self._shutdown_grace + _LAST_WORDS):
+                # A disk that does not take the last results must not keep the service from stopping.
+                log.warning("dispatcher.cut_short", batches=len(self._driving))
+                loops += self._driving
             for task in loops:
                 task.cancel()
 
@@ -96,11 +100,12 @@ class Dispatcher:
     def _take_over(self, batch: Batch, group: asyncio.TaskGroup) -> None:
         owned = Owned(batch, self._parts, shutdown_grace=self._shutdown_grace)
         self._owned[batch.id] = owned
-        self._driving += 1
         self._idle.clear()
         if self._stopping.is_set():
             owned.stop(StopCause.SHUTDOWN)
-        group.create_task(self._supervise(owned), name=f"drive {batch.id}")
+        task = group.create_task(self._supervise(owned), name=f"drive {batch.id}")
+        self._driving.add(task)
+        task.add_done_callback(self._ended)
 
     async def _supervise(self, owned: Owned) -> None:
         """Drive a batch; one in trouble is given back after a while, to be claimed and tried again."""
@@ -113,9 +118,11 @@ class Dispatcher:
         while not await self._safely("release", self._parts.batches.release(owned.batch, self._worker)):
             if await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE):
                 break
-        self._driving -= 1
         self._wake.set()
-        if self._driving == 0:
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._driving.discard(task)
+        if not self._driving:
             self._idle.set()
 
     async def _drive(self, owned: Owned) -> None:

@@ -46,8 +46,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 _head_decoder = msgspec.json.Decoder(RequestHead)
 _line_decoder = msgspec.json.Decoder(RequestLine)
-_body_decoder = msgspec.json.Decoder(BodyHead)
-_MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+# Strings and brackets: all that tells how deep a place in JSON is.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
+_COLON = re.compile(rb"\s*:")
+_OPENING = frozenset({b"{", b"["})
+_CLOSING = frozenset({b"}", b"]"})
 
 decode_head = _head_decoder.decode
 
@@ -59,20 +63,27 @@ def parse_request(line: int, raw: bytes) -> Request:
 
 
 def with_model(body: bytes, model: str) -> bytes:
-    """Give the body with another value of ``model`` and every other byte as it was.
-
-    A body may hold the key at several depths, so each candidate is tried until the decoded member is the wanted one.
-    """
-    if _body_decoder.decode(body).model == model:
-        return body
-    replacement = msgspec.json.encode(model)
-    for match in _MODEL.finditer(body):
-        changed = body[: match.start()] + b'"model"' + match[1] + replacement + body[match.end() :]
-        if _body_decoder.decode(changed).model == model:
-            return changed
-    return _with_model_last(body, replacement)
+    """Give a body that has a ``model`` with another value of it, and every other byte as it was."""
+    start, end = _model_place(body)
+    return body[:start] + msgspec.json.encode(model) + body[end:]
 
 
-def _with_model_last(body: bytes, model: bytes) -> bytes:
-    # The key is spelled with escapes. JSON readers let the last of two equal keys win, so one more is enough.
-    return body.rstrip()[:-1] + b',"model":' + model + b"}"
+def _model_place(body: bytes) -> tuple[int, int]:
+    """Find the value of the outermost ``model``, the last of several as JSON readers do, in one pass."""
+    depth = 0
+    found = (0, 0)
+    wanted = False
+    for token in _TOKEN.finditer(body):
+        text = token[0]
+        if text in _OPENING:
+            depth += 1
+        elif text in _CLOSING:
+            depth -= 1
+        elif wanted:
+            found = token.span()
+        wanted = depth == 1 and not wanted and _is_model_key(text) and _COLON.match(body, token.end()) is not None
+    return found
+
+
+def _is_model_key(text: bytes) -> bool:
+    return text == b'"model"' or (b"\\u" in text and msgspec.json.decode(text) == "model")

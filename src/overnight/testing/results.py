@@ -113,11 +113,9 @@ class MemoryResultLogs:
             committing = group.create_task(log.keep_committing(), name=f"commit results of {batch_id}")
             try:
                 yield log
-            except Exception:
+            finally:
                 await log.flush()
-                raise
-            await log.flush()
-            committing.cancel()
+                committing.cancel()
 
     async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
         kept = self.logs.setdefault(batch_id, Kept())

@@ -77,15 +77,15 @@ class SqlBatches:
         rows = await self._database.rows(query)
         claimed = []
         for row in rows:
-            batch = await self._take(to_record(Batch, row), worker, until)
+            batch = await self._take(to_record(Batch, row), free, worker, until)
             if batch is not None:
                 claimed.append(batch)
         return claimed
 
-    async def _take(self, seen: Batch, worker: WorkerId, until: float) -> Batch | None:
+    async def _take(self, seen: Batch, free: ColumnElement[bool], worker: WorkerId, until: float) -> Batch | None:
         taking = (
             update(batches)
-            .where(*_is(seen), batches.c.status.in_(_ACTIVE))
+            .where(*_is(seen), batches.c.status.in_(_ACTIVE), free)
             .values(epoch=seen.epoch + 1, worker=worker, lease_until=until)
         )
         async with self._database.transaction() as connection:

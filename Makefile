@@ -78,7 +78,9 @@ shape: $(DEV_READY) ## check the size budgets, the broad excepts, the wheel and 
 	$(BIN)/pytest tests/shape
 
 test: $(DEV_READY) ## run all tests; ARGS="-k name" narrows them
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest tests/unit --numprocesses 2 --cov=overnight.domain --cov=overnight.services --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=100
+	$(BIN)/pytest --ignore=tests/unit --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: $(DEV_READY) ## measure; ARGS go to the benchmark
 	$(BIN)/python -m bench $(ARGS)

@@ -227,15 +227,12 @@ class Checker:
         """Say what the typed decoder stumbled over; slow, and only for lines that are refused."""
         try:
             _any_decoder.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            message = "This line is not parseable as valid JSON."
-            return Problem(code="invalid_json_line", message=message, line=number)
-        except RecursionError:
-            return _too_deep(number)
-        try:
             decode_head(raw)
         except msgspec.ValidationError as error:
             return self._explain_types(number, str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            message = "This line is not parseable as valid JSON."
+            return Problem(code="invalid_json_line", message=message, line=number)
         except RecursionError:
             pass
         return _too_deep(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,8 @@ from tests.support.service import Service, log_shown
 
 from overnight.testing.upstream import ScriptedUpstream
 
-KEYS = 1_000
+# The first ones are for the SDKs, the others for one test each.
+SDK_KEYS, KEYS = 400, 2_500
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +39,8 @@ def service(shared_service: Service) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def new_key() -> Iterator[str]:
-    """Keys, each of which opens a resource that nobody used yet: `next(new_key)`."""
-    return map(key_of, itertools.count())
+    """Keys, each of which opens a resource that nobody used yet; ``next(new_key)`` gives one."""
+    return map(key_of, range(SDK_KEYS, KEYS))
 
 
 @pytest.fixture

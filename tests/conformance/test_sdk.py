@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeGuard
 
 import pytest
-from tests.conformance.conftest import key_of
+from tests.conformance.conftest import SDK_KEYS, key_of
 from tests.support import sdk
 from tests.support.service import Service
 
@@ -29,8 +29,6 @@ CLIENTS = (
     "azure-on-azure-v1",
 )
 MANY = ("openai", "azure", "azure-deployment", "openai-on-azure-v1", "azure-on-azure-v1")
-# Each version works with keys of its own, past those that other tests use.
-FIRST_KEY, KEYS_EACH = 600, 100
 AT_ONCE = 2
 
 Look = Callable[[str], Any]
@@ -53,8 +51,8 @@ def _is_parametrised(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 
 def _keys(place: int) -> list[str]:
-    first = FIRST_KEY + place * KEYS_EACH
-    return [key_of(number) for number in range(first, first + KEYS_EACH)]
+    """Each version works with keys of its own."""
+    return [key_of(number) for number in range(SDK_KEYS)[place :: len(VERSIONS)]]
 
 
 @pytest.fixture(params=VERSIONS)

@@ -204,11 +204,12 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
             batches=BatchService(batches, clock, entropy, limits, dispatcher),
             deployments=catalogue,
-            keys=keys,
             health=catalogue.health,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
-        yield Service(app=Entrance(app), dispatcher=dispatcher, catalogue=catalogue, embedded=embedded)
+        yield Service(
+            app=Entrance(app, keys, settings.root_path), dispatcher=dispatcher, catalogue=catalogue, embedded=embedded
+        )
 
 
 def _open_upstreams(settings: Settings, embedded: EmbeddedServer | None, stack: AsyncExitStack) -> list[HttpUpstream]:

@@ -207,7 +207,7 @@ def _environment() -> Mapping[str, Any]:
 def _read(path: Path, *, required: bool) -> Mapping[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if required:
             raise ConfigError(f"the settings file `{path}` does not exist", "name another with --config") from error
         return {}

@@ -13,8 +13,6 @@ from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from starlette.requests import Request
-
 _SHOWN = 4
 
 
@@ -27,11 +25,11 @@ class Keys:
     def __len__(self) -> int:
         return len(self._resources)
 
-    def resource_of(self, request: Request, flavour: Flavour) -> ResourceId:
-        """Say who calls. Raises ``Unauthorized``."""
+    def resource_of(self, headers: Mapping[bytes, bytes], flavour: Flavour) -> ResourceId:
+        """Say who calls; the names of the headers are in lower case. Raises ``Unauthorized``."""
         if not self._resources:
             return DEFAULT_RESOURCE
-        key = _key_in(request)
+        key = _key_in(headers)
         given = _digest(key)
         found: ResourceId | None = None
         # Every key is compared, in constant time, so that the time taken says nothing about any of them.
@@ -60,12 +58,12 @@ def parse_keys(text: str) -> dict[str, ResourceId]:
     return keys
 
 
-def _key_in(request: Request) -> str:
+def _key_in(headers: Mapping[bytes, bytes]) -> str:
     # Old Azure clients send both headers; the Azure key is the one that is meant.
-    key = request.headers.get("api-key")
+    key = headers.get(b"api-key", b"").decode("latin-1")
     if key:
         return key
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from overnight.api.context import Context, Prefix, reply
-from overnight.api.schemas import BatchObject, BatchPage, CreateBatchBody
+from overnight.api.schemas import AzureBatchObject, AzureBatchPage, BatchObject, BatchPage, CreateBatchBody
 from overnight.api.uploads import to_expires_after
 from overnight.domain.errors import InvalidRequest
 from overnight.domain.file import ExpiresAfter
@@ -22,15 +22,17 @@ def batch_routes(context: Context) -> APIRouter:
     """Make the routes of batches for one prefix."""
     routes = APIRouter()
     batches, prefix, limits = context.services.batches, context.prefix, context.limits
+    azure = prefix.flavour is Flavour.AZURE
+    one, many = (AzureBatchObject, AzureBatchPage) if azure else (BatchObject, BatchPage)
 
-    @routes.post("/batches", response_model=BatchObject, status_code=prefix.batch_created)
+    @routes.post("/batches", response_model=one, status_code=prefix.batch_created)
     async def create_batch(request: Request, body: CreateBatchBody) -> Response:
         """Create a batch; its input is checked after this has answered."""
         resource = context.resource(request)
         batch = await batches.create(resource, prefix.flavour, _new_batch(body))
-        return reply(BatchObject.of(batch), status=prefix.batch_created)
+        return reply(one.of(batch), status=prefix.batch_created)
 
-    @routes.get("/batches", response_model=BatchPage)
+    @routes.get("/batches", response_model=many)
     async def list_batches(
         request: Request,
         after: str | None = None,
@@ -39,21 +41,17 @@ def batch_routes(context: Context) -> APIRouter:
         """List batches, newest first unless Azure's ``$orderby`` asks otherwise."""
         resource = context.resource(request)
         page = await batches.page(resource, _query(request, prefix, after, limit))
-        data = [BatchObject.of(batch) for batch in page.items]
-        ends = (data[0].id, data[-1].id) if data else (None, None)
-        # An empty page that promised more would end an SDK's iteration as if there were none.
-        more = page.has_more and bool(data)
-        return reply(BatchPage(data=data, first_id=ends[0], last_id=ends[1], has_more=more))
+        return reply(many.of(page.items, has_more=page.has_more))
 
-    @routes.get("/batches/{batch_id}", response_model=BatchObject)
+    @routes.get("/batches/{batch_id}", response_model=one)
     async def get_batch(request: Request, batch_id: str) -> Response:
         """Get a batch."""
-        return reply(BatchObject.of(await batches.get(context.resource(request), BatchId(batch_id))))
+        return reply(one.of(await batches.get(context.resource(request), BatchId(batch_id))))
 
-    @routes.post("/batches/{batch_id}/cancel", response_model=BatchObject)
+    @routes.post("/batches/{batch_id}/cancel", response_model=one)
     async def cancel_batch(request: Request, batch_id: str) -> Response:
         """Stop a batch; what is done stays."""
-        return reply(BatchObject.of(await batches.cancel(context.resource(request), BatchId(batch_id))))
+        return reply(one.of(await batches.cancel(context.resource(request), BatchId(batch_id))))
 
     return routes
 

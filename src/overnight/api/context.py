@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from starlette.requests import Request
 
-    from overnight.api.auth import Keys
     from overnight.domain.ids import ResourceId
     from overnight.domain.limits import Limits
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
     from overnight.services.files import FileService
     from overnight.services.uploads import UploadService
+
+
+RESOURCE = "overnight.resource"
+"""The member of a request's scope that says who calls."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +34,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     uploads: UploadService
     batches: BatchService
     deployments: Deployments
-    keys: Keys
     health: Callable[[], Sequence[UpstreamHealth]]
 
 
@@ -79,8 +81,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
 
     def resource(self, request: Request) -> ResourceId:
-        """Say who calls. Raises ``Unauthorized``."""
-        return self.services.keys.resource_of(request, self.prefix.flavour)
+        """Say who calls, as the entrance found out (``api/middleware.py``)."""
+        resource: ResourceId = request.scope[RESOURCE]
+        return resource
 
     def located(self, request: Request, kind: str, object_id: str) -> dict[str, str]:
         """Give the ``Location`` header that Azure adds to what was created."""

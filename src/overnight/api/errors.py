@@ -24,6 +24,7 @@ log = structlog.get_logger()
 # The first match counts; (HTTP status, Azure's code where it differs from ours).
 _TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
     (errors.InvalidFileName, 400, "invalidPayload"),
+    (errors.InvalidPurpose, 400, "invalidPayload"),
     (errors.InvalidFileFormat, 400, "invalidPayload"),
     (errors.QuotaExceeded, 400, "quotaExceeded"),
     (errors.InvalidRequest, 400, None),
@@ -75,9 +76,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def flavour_of(path: str) -> Flavour:
-    """Say which vendor's codes a path expects."""
-    return Flavour.AZURE if path.startswith(_AZURE_PREFIX) else Flavour.OPENAI
+def flavour_of(path: str, root_path: str = "") -> Flavour:
+    """Say which vendor's codes a path expects; a gateway in front may have kept its ``root_path``."""
+    return Flavour.AZURE if path.removeprefix(root_path).startswith(_AZURE_PREFIX) else Flavour.OPENAI
+
+
+def _flavour(request: Request) -> Flavour:
+    return flavour_of(request.url.path, request.scope.get("root_path", ""))
 
 
 def envelope(
@@ -110,13 +115,13 @@ def answer(error: errors.ServiceError, flavour: Flavour) -> JSONResponse:
 async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.ServiceError):
         raise error
-    return answer(error, flavour_of(request.url.path))
+    return answer(error, _flavour(request))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return answer(explain(error.errors()[0]), flavour_of(request.url.path))
+    return answer(explain(error.errors()[0]), _flavour(request))
 
 
 def explain(problem: Mapping[str, Any]) -> errors.InvalidRequest:
@@ -150,7 +155,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, BodyTooLarge):
         return too_large()
     path = request.url.path
-    azure = flavour_of(path) is Flavour.AZURE
+    azure = _flavour(request) is Flavour.AZURE
     if error.status_code == 404:  # noqa: PLR2004 - no route
         message = "Resource not found" if azure else f"Invalid URL ({request.method} {path})"
         return envelope(404, message, code="404" if azure else None)

@@ -1,5 +1,6 @@
 """Routes of files (CONTRACT sections 1.1 rows 5-9, 1.5 and 1.8)."""
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from overnight.ports.blobs import StorageFull
 from overnight.services.files import FileQuery, NewFile, Receiver
 
 _FIELD_BYTES = 64 * 1024
+_INTEGER = re.compile(r"-?[0-9]{1,12}")
 
 _UPLOAD_FORM: dict[str, Any] = {
     "requestBody": {
@@ -122,7 +124,7 @@ class _Form:
             return None
         if seconds is None:
             raise _missing("expires_after.seconds")
-        if not seconds.strip().lstrip("-").isdecimal():
+        if not _INTEGER.fullmatch(seconds.strip()):
             message = "Invalid type for 'expires_after.seconds': expected an integer, but got a string instead."
             raise InvalidRequest(message, param="expires_after.seconds", code="invalid_type")
         return ExpiresAfter(anchor=anchor or "created_at", seconds=int(seconds))

@@ -1,4 +1,4 @@
-"""What every request passes through: a request id, clean paths, and a bound on bodies that are read whole."""
+"""What every request passes through: a clean path, a request id, the key, and a bound on bodies that are read whole."""
 
 from __future__ import annotations
 
@@ -6,44 +6,60 @@ import re
 import uuid
 from typing import TYPE_CHECKING
 
-from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, too_large
+from overnight.api.context import RESOURCE
+from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, flavour_of, too_large
+from overnight.domain.errors import Unauthorized
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from overnight.api.auth import Keys
+
 _SLASHES = re.compile(r"//+")
+_KEYED = ("/v1/", "/openai/")
+
+# How much of a refused body is read, so that a client that is still sending gets to see why.
+_MOST_DRAINED = 256 * 1024 * 1024
 
 
 class Entrance:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, root_path: str = "") -> None:
         self._app = app
+        self._keys = keys
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         # Some clients put a slash too many behind the endpoint (CONTRACT section 1.2).
-        headers = dict(scope["headers"])
-        multipart = headers.get(b"content-type", b"").startswith(b"multipart/")
         scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
-        request_id = str(uuid.uuid4()).encode()
-
-        async def identified(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-            await send(message)
-
-        if multipart:
+        headers = dict(scope["headers"])
+        identified = _with_request_id(send)
+        try:
+            self._let_in(scope, headers)
+        except Unauthorized as error:
+            await _drain(receive)
+            flavour = flavour_of(scope["path"], self._root_path)
+            await answer(error, flavour)(scope, receive, identified)
+            return
+        if headers.get(b"content-type", b"").startswith(b"multipart/"):
             await self._app(scope, receive, identified)
             return
         # Every other body is JSON, whatever a client such as plain curl calls it.
         others = [header for header in scope["headers"] if header[0] != b"content-type"]
         scope["headers"] = [*others, (b"content-type", b"application/json")]
-        await self._bounded(scope, receive, identified, int(headers.get(b"content-length", b"0") or 0))
+        await self._bounded(scope, receive, identified)
 
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send, announced: int) -> None:
+    def _let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Note who calls, before anything is told of what can be called. Raises ``Unauthorized``."""
+        path = scope["path"].removeprefix(self._root_path)
+        if path.startswith(_KEYED):
+            scope[RESOURCE] = self._keys.resource_of(headers, flavour_of(path))
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         taken = 0
 
         async def counted() -> Message:
@@ -54,10 +70,27 @@ class Entrance:
                 raise BodyTooLarge
             return message
 
-        if announced > MOST_JSON_BYTES:
-            await too_large()(scope, receive, send)
-            return
         try:
             await self._app(scope, counted, send)
         except BodyTooLarge:
             await too_large()(scope, receive, send)
+
+
+def _with_request_id(send: Send) -> Send:
+    request_id = str(uuid.uuid4()).encode()
+
+    async def identified(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+        await send(message)
+
+    return identified
+
+
+async def _drain(receive: Receive) -> None:
+    taken = 0
+    more = True
+    while more and taken < _MOST_DRAINED:
+        message = await receive()
+        taken += len(message.get("body", b""))
+        more = message.get("more_body", False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -157,7 +158,7 @@ class BatchObject(BaseModel):
     metadata: dict[str, str] | None
 
     @classmethod
-    def of(cls, batch: Batch) -> BatchObject:
+    def of(cls, batch: Batch) -> Self:
         """Put a batch into its wire shape; before it is accepted its counts are zero, its usage shows at the end."""
         problems = [
             ProblemObject(code=problem.code, message=problem.message, param=problem.param, line=problem.line)
@@ -186,6 +187,14 @@ class BatchObject(BaseModel):
             usage=UsageObject.of(batch.usage) if batch.ended else None,
             metadata=batch.metadata,
         )
+
+
+class AzureBatchObject(BatchObject):
+    """A batch on Azure's prefixes: its blobs are empty strings where it works on files."""
+
+    input_blob: str = ""
+    output_blob: str = ""
+    error_blob: str = ""
 
 
 class FileObject(BaseModel):
@@ -270,11 +279,28 @@ class PartObject(BaseModel):
 class BatchPage(BaseModel):
     """A page of batches."""
 
+    item: ClassVar[type[BatchObject]] = BatchObject
+
     object: Literal["list"] = "list"
-    data: list[BatchObject]
+    data: Sequence[BatchObject]
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], *, has_more: bool) -> Self:
+        """Put batches into their wire shape; an empty page that promised more would end an SDK's iteration early."""
+        data = [cls.item.of(batch) for batch in batches]
+        ends = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=ends[0], last_id=ends[1], has_more=has_more and bool(data))
+
+
+class AzureBatchPage(BatchPage):
+    """A page of batches on Azure's prefixes."""
+
+    item: ClassVar[type[BatchObject]] = AzureBatchObject
+
+    data: Sequence[AzureBatchObject]
 
 
 class FilePage(BaseModel):

@@ -28,6 +28,8 @@ _SWEEP_EVERY = 60.0
 _AFTER_TROUBLE = 2.0
 _LAST_WORDS = 5.0
 
+_MOST_DOUBLINGS = 6
+
 _SWEEPS_AN_HOUR = 60
 
 # Each owned batch may hold a log, a descriptor and an index; more than this wait unclaimed.
@@ -43,6 +45,7 @@ class Dispatcher:
         self._worker = worker
         self._shutdown_grace = shutdown_grace
         self._owned: dict[BatchId, Owned] = {}
+        self._troubles: dict[BatchId, int] = {}
         self._driving: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -111,7 +114,7 @@ class Dispatcher:
         """Drive a batch; one in trouble is given back after a while, to be claimed and tried again."""
         batch_id = owned.batch.id
         if not await self._safely("drive", self._drive(owned), batch_id=batch_id):
-            await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE)
+            await self._parts.clock.wait(self._stopping, self._pause_after_trouble(batch_id))
         # From here on the batch may be claimed again, by us too.
         if self._owned.get(batch_id) is owned:
             del self._owned[batch_id]
@@ -119,6 +122,11 @@ class Dispatcher:
             if await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE):
                 break
         self._wake.set()
+
+    def _pause_after_trouble(self, batch_id: BatchId) -> float:
+        """Give a pause that doubles each time: a fault that stays must not fill the log."""
+        seen = self._troubles[batch_id] = min(self._troubles.get(batch_id, 0) + 1, _MOST_DOUBLINGS)
+        return _AFTER_TROUBLE * 2.0 ** (seen - 1)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._driving.discard(task)
@@ -128,6 +136,7 @@ class Dispatcher:
     async def _drive(self, owned: Owned) -> None:
         try:
             await drive(owned)
+            self._troubles.pop(owned.batch.id, None)
         except LeaseLost:
             log.warning("batch.lost", batch_id=owned.batch.id, epoch=owned.batch.epoch)
 

@@ -30,6 +30,10 @@ class InvalidFileName(InvalidRequest):
     """The name of an uploaded file has the wrong suffix."""
 
 
+class InvalidPurpose(InvalidRequest):
+    """A file cannot be made for this purpose."""
+
+
 class QuotaExceeded(InvalidRequest):
     """A limit on the number of stored things is reached."""
 

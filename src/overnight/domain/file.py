@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from overnight.domain.errors import InvalidFileFormat, InvalidFileName, InvalidRequest
+from overnight.domain.errors import InvalidFileFormat, InvalidFileName, InvalidPurpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import FileId, ResourceId
 
@@ -65,13 +65,13 @@ def parse_purpose(wanted: str, allowed: frozenset[Purpose]) -> Purpose:
     """Read a purpose.
 
     Raises:
-        InvalidRequest: it is none of the ``allowed`` ones.
+        InvalidPurpose: it is none of the ``allowed`` ones.
     """
     if wanted in allowed:
         return Purpose(wanted)
     choices = ", ".join(f"'{purpose}'" for purpose in sorted(allowed))
     message = f"Invalid value for purpose: '{wanted}'. Supported values are: {choices}."
-    raise InvalidRequest(message, param="purpose", code="invalid_value")
+    raise InvalidPurpose(message, param="purpose", code="invalid_value")
 
 
 def check_batch_filename(filename: str, flavour: Flavour, *, strict: bool) -> None:

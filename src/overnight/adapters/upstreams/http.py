@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from overnight.domain.deployment import UpstreamName
 
 _MODELS_TIMEOUT = timedelta(seconds=10)
-_CONNECT_TIMEOUT = timedelta(seconds=10)
+_LONGEST_CONNECT = 10.0
+_CONNECTING = "(Connect)"
+_BAD_GATEWAY = 502
 _FIRST_ERROR = 400
 
 
@@ -110,7 +112,7 @@ class HttpUpstream:
             body = await self._body(response)
             if body is None:
                 detail = f"The upstream's answer is larger than {self._answer_bytes:,} bytes."
-                return Failure(fault=Fault.TOO_LARGE, status=response.status, detail=detail)
+                return Failure(fault=Fault.TOO_LARGE, status=_BAD_GATEWAY, detail=detail)
             return Answer(
                 status=response.status,
                 body=body,
@@ -136,7 +138,8 @@ class HttpUpstream:
 def _build_client(settings: HttpSettings) -> Client:
     builder = (
         ClientBuilder()
-        .connect_timeout(_CONNECT_TIMEOUT)
+        # Shorter than the whole, so that a server that cannot be reached is told from one that does not answer.
+        .connect_timeout(timedelta(seconds=min(_LONGEST_CONNECT, settings.timeout / 2)))
         .timeout(timedelta(seconds=settings.timeout))
         .default_headers({"content-type": "application/json"})
         .user_agent("overnight")
@@ -152,11 +155,17 @@ def _build_client(settings: HttpSettings) -> Client:
 
 
 def _failure(error: PyreqwestError) -> Failure:
-    if isinstance(error, (ConnectError, ConnectTimeoutError, BuilderError)):
+    if isinstance(error, (ConnectError, BuilderError)) or _never_connected(error):
         return Failure(fault=Fault.UNREACHABLE, detail=f"The upstream cannot be reached ({_cause(error)}).")
     if isinstance(error, RequestTimeoutError):
         return Failure(fault=Fault.TIMEOUT, detail="The upstream did not answer in time.")
     return Failure(fault=Fault.BROKEN_OFF, detail=f"The upstream broke off the connection ({_cause(error)}).")
+
+
+def _never_connected(error: PyreqwestError) -> bool:
+    # pyreqwest raises the same error when the whole request takes too long; its causes tell them apart.
+    causes = getattr(error, "details", {}).get("causes") or []
+    return isinstance(error, ConnectTimeoutError) and any(_CONNECTING in cause["message"] for cause in causes)
 
 
 def _cause(error: PyreqwestError) -> str:

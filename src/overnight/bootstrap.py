@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,7 @@ from overnight.adapters.upstreams.embedded import (
 from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream, UpstreamProblem
 from overnight.adapters.workplace import Workplace
 from overnight.api.app import make_app
-from overnight.api.auth import Keys, parse_keys
+from overnight.api.auth import Keys, is_loopback, parse_keys
 from overnight.api.context import Services
 from overnight.api.middleware import Entrance
 from overnight.config import ConfigError, Settings, UpstreamSettings
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _KEEP_ALIVE = 75
+_LAST_ANSWERS = 5
 _EMBEDDED_TIMEOUT = 600.0
 _LEAST_FREE = 1_000_000_000
 _EMBEDDED = UpstreamName("embedded")
@@ -125,6 +125,7 @@ async def _serve(
                 server_header=False,
                 lifespan="off",
                 timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=_LAST_ANSWERS,
             )
         )
         stop = asyncio.Event()
@@ -133,14 +134,21 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]), name="http server")
             dispatching = group.create_task(service.dispatcher.run(), name="dispatcher")
-            keeping = group.create_task(_keep(service.embedded), name="embedded model")
+            keeping = [
+                group.create_task(_keep(service.embedded), name="embedded model"),
+                group.create_task(service.catalogue.keep_fresh(), name="models of the upstreams"),
+            ]
             if ready is not None:
                 ready(await _started(settings, service, listener))
             await stop.wait()
+            # A second signal ends the process at once.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
             log.info("service.stopping")
             service.dispatcher.stop()
             await dispatching
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
             server.should_exit = True
     log.info("service.stopped")
 
@@ -163,12 +171,8 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
     """Open the database, the stores and the upstreams, and put the service together."""
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
-        database = Database(sqlite_file(settings.data_dir))
-        stack.push_async_callback(database.close)
-        await database.migrate()
         worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
-        workplace = Workplace(settings.data_dir, worker)
-        stack.callback(workplace.close)
+        storage = await _open_storage(settings, worker, stack)
         offload = WorkerProcesses()
         stack.callback(offload.close)
         embedded = None if settings.upstreams else await _start_embedded(settings, stack)
@@ -176,12 +180,12 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         catalogue = Catalogue(
             _configured(settings, upstreams, clock), {upstream.name: upstream for upstream in upstreams}, clock
         )
-        await catalogue.refreshed()
+        await catalogue.refresh()
+        database, blobs, results = storage.database, storage.blobs, storage.results
         files, uploads, batches = SqlFiles(database), SqlUploads(database), SqlBatches(database)
-        for dead in workplace.dead:
+        for dead in storage.dead_workers:
             await batches.release_all(dead)
-        blobs, limits = LocalBlobs(settings.data_dir, workplace.temporary), settings.limits_by_flavour()
-        results = LocalResultLogs(settings.data_dir)
+        limits = settings.limits_by_flavour()
         attempts = Attempts(RetryPolicy(), clock, entropy)
         parts = Parts(
             batches=batches,
@@ -210,6 +214,31 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
         yield Service(
             app=Entrance(app, keys, settings.root_path), dispatcher=dispatcher, catalogue=catalogue, embedded=embedded
         )
+
+
+class _Storage(msgspec.Struct, frozen=True, kw_only=True):
+    """The stores of a data folder."""
+
+    database: Database
+    blobs: LocalBlobs
+    results: LocalResultLogs
+    dead_workers: list[WorkerId]
+
+
+async def _open_storage(settings: Settings, worker: WorkerId, stack: AsyncExitStack) -> _Storage:
+    try:
+        database = Database(sqlite_file(settings.data_dir))
+        stack.push_async_callback(database.close)
+        await database.migrate()
+        workplace = Workplace(settings.data_dir, worker)
+        stack.callback(workplace.close)
+        blobs = LocalBlobs(settings.data_dir, workplace.temporary)
+        results = LocalResultLogs(settings.data_dir)
+    except (OSError, SQLAlchemyError) as error:
+        reason = getattr(error, "orig", None) or error
+        message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
+        raise StartupError(message, "`overnight doctor` checks each part; or name another with `--data-dir`") from error
+    return _Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
 
 
 def _open_upstreams(settings: Settings, embedded: EmbeddedServer | None, stack: AsyncExitStack) -> list[HttpUpstream]:
@@ -298,19 +327,13 @@ def _read_keys(settings: Settings) -> Keys:
         except (OSError, ValueError) as error:
             message = f"the key file `{settings.keys_file}` cannot be read: {error}"
             raise StartupError(message, "each line holds a key, and after a space the resource it opens", 2) from error
-    if not keys and not _is_loopback(settings.host):
+    if settings.keys_file is not None and not keys:
+        message = f"the key file `{settings.keys_file}` holds no key"
+        raise StartupError(message, "put a key on a line of its own, or leave --keys-file out on loopback", 2)
+    if not keys and not is_loopback(settings.host):
         message = f"refusing to listen on {settings.host} without API keys: anybody could use the service"
         raise StartupError(message, "put a key into a file and pass --keys-file FILE, or use --host 127.0.0.1", 2)
     return Keys(keys)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager
@@ -325,7 +348,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        message = f"cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)})"
+        message = f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
         raise StartupError(message, "choose another port with `--port`, or `--port 0` for a free one") from error
     with listener:
         yield listener

@@ -16,6 +16,8 @@ from overnight.domain.batch import Expiry
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import DEFAULTS, MIB, Limits
 
+_DAY = 86_400.0
+
 
 class ConfigError(Exception):
     """The settings cannot be used; ``hint`` says what to do."""
@@ -36,7 +38,7 @@ class UpstreamSettings(BaseModel):
     api_key_env: str | None = Field(default=None, description="Environment variable with the key.")
     api_key_file: Path | None = Field(default=None, description="File with the key.")
     max_concurrency: int = Field(default=64, ge=1, description="Most requests in flight at once.")
-    timeout: float = Field(default=600.0, gt=0, description="Seconds until a request is given up.")
+    timeout: float = Field(default=600.0, gt=0, le=_DAY, description="Seconds until a request is given up.")
 
     @model_validator(mode="before")
     @classmethod
@@ -50,6 +52,9 @@ class UpstreamSettings(BaseModel):
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             message = f"`{parts.scheme or url}` is not the start of an http or https URL"
             raise ValueError(message)
+        if parts.port == 0:
+            message = "port 0 cannot be called"
+            raise ValueError(message)
         if parts.username or parts.password:
             message = "a key or password does not belong into the URL; use api_key_env or api_key_file"
             raise ValueError(message)
@@ -61,10 +66,17 @@ class UpstreamSettings(BaseModel):
         return self.name or urlsplit(self.url).netloc
 
     def api_key(self) -> str | None:
-        """Read the key. Raises ``ConfigError`` if it is named but not there."""
+        """Read the key. Raises ``ConfigError`` if it is named but not there, or cannot be a key; it is never quoted."""
+        key = self._key_text()
+        if key is not None and not (key and key.isascii() and key.isprintable()):
+            message = f"the key of the upstream `{self.label}` is not one line of plain characters"
+            raise ConfigError(message, f"check {self.api_key_file or self.api_key_env}")
+        return key
+
+    def _key_text(self) -> str | None:
         if self.api_key_file is not None:
             try:
-                return self.api_key_file.read_text().strip()
+                return self.api_key_file.read_text(encoding="latin-1").strip()
             except OSError as error:
                 message = f"the key file of the upstream `{self.label}` cannot be read ({error.strerror})"
                 raise ConfigError(message, f"check {self.api_key_file}") from error
@@ -73,7 +85,7 @@ class UpstreamSettings(BaseModel):
         if self.api_key_env not in os.environ:
             message = f"the key of the upstream `{self.label}` is missing: {self.api_key_env} is not set"
             raise ConfigError(message, f"export {self.api_key_env}=…")
-        return os.environ[self.api_key_env]
+        return os.environ[self.api_key_env].strip()
 
 
 class DeploymentSettings(BaseModel):
@@ -128,9 +140,12 @@ class Settings(BaseSettings):
     answer_bytes: int = Field(default=64 * MIB, ge=1, description="Largest answer of an upstream that is kept.")
     strict_suffix: bool = Field(default=False, description="Refuse batch files without any suffix, as OpenAI does.")
     stop_grace: float = Field(
-        default=30.0, ge=0, description="Seconds that running requests get after a cancel or the end of the window."
+        default=30.0,
+        ge=0,
+        le=_DAY,
+        description="Seconds for running requests after a cancel or at the end of the window.",
     )
-    shutdown_grace: float = Field(default=10.0, ge=0, description="Seconds that running requests get at shutdown.")
+    shutdown_grace: float = Field(default=10.0, ge=0, le=_DAY, description="Seconds for running requests at shutdown.")
     limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")

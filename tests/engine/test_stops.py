@@ -432,8 +432,8 @@ class TestLeases:
         quick.upstream.script = always(answer(), delay=5)
         release = quick.stores.batches.release
 
-        async def slow(batch, worker):
-            await release(batch, worker)
+        async def slow(batch, worker, *, until=0.0):
+            await release(batch, worker, until=until)
             quick.batch_created()
             await quick.clock.sleep(0.5)
 

@@ -18,7 +18,7 @@ from overnight.domain.batch import (
     Expiry,
     InvalidTransition,
     StopCause,
-    status_after,
+    terminal_status,
 )
 from overnight.domain.deployment import Deployment, UpstreamName
 from overnight.domain.endpoints import ENDPOINTS, REQUIRED_FIELD, canonical, is_supported, same_endpoint
@@ -125,14 +125,13 @@ class TestBatch:
         assert DEFAULT_EXPIRY == {Flavour.OPENAI: Expiry.EXPIRE, Flavour.AZURE: Expiry.CONTINUE}
 
     def test_each_cause_of_a_stop_has_its_end(self) -> None:
-        """A shutdown and a lost lease have none."""
-        assert {cause: status_after(cause) for cause in StopCause} == {
-            StopCause.DONE: S.COMPLETED,
-            StopCause.CANCEL: S.CANCELLED,
-            StopCause.EXPIRY: S.EXPIRED,
-            StopCause.SHUTDOWN: None,
-            StopCause.LEASE_LOST: None,
-        }
+        """After the others somebody goes on with the batch."""
+        ends = {StopCause.DONE: S.COMPLETED, StopCause.CANCEL: S.CANCELLED, StopCause.EXPIRY: S.EXPIRED}
+
+        assert {cause: terminal_status(cause) for cause in ends} == ends
+        for cause in set(StopCause) - ends.keys():
+            with pytest.raises(KeyError):
+                terminal_status(cause)
 
 
 class TestEndpoints:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import secrets
+import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -79,6 +80,8 @@ def _start() -> ProcessPoolExecutor:
 
 
 def _end_with_parent() -> None:
+    # Ctrl-C is for the parent to hear: it lets this work end first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.join,), daemon=True).start()

@@ -25,8 +25,14 @@ class Workplace:
         workers.mkdir(parents=True, exist_ok=True)
         self.dead = [WorkerId(folder.name) for folder in sorted(workers.iterdir()) if _remove_abandoned(folder)]
         self.temporary = workers / worker
-        self.temporary.mkdir()
-        self._lock = _lock(self.temporary)
+        self._lock: int | None = None
+        while self._lock is None:
+            # A worker that starts beside us may take the folder for abandoned before it is locked.
+            self.temporary.mkdir(exist_ok=True)
+            self._lock = _lock(self.temporary)
+            if self._lock is not None and not self.temporary.is_dir():
+                os.close(self._lock)
+                self._lock = None
 
     def close(self) -> None:
         """Give the folder up."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from overnight.domain.errors import Unauthorized
+from overnight.domain.errors import Forbidden, Unauthorized
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SHOWN = 4
+_COMMENT = re.compile(r"(^|\s)#.*")
 
 
 class Keys:
@@ -26,8 +30,9 @@ class Keys:
         return len(self._resources)
 
     def resource_of(self, headers: Mapping[bytes, bytes], flavour: Flavour) -> ResourceId:
-        """Say who calls; the names of the headers are in lower case. Raises ``Unauthorized``."""
+        """Say who calls; the names of the headers are in lower case. Raises ``Unauthorized`` and ``Forbidden``."""
         if not self._resources:
+            _require_local(headers)
             return DEFAULT_RESOURCE
         key = _key_in(headers)
         given = _digest(key)
@@ -49,13 +54,40 @@ def parse_keys(text: str) -> dict[str, ResourceId]:
     """
     keys = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split("#", 1)[0].split()
+        words = _COMMENT.sub("", line).split()
         if len(words) > 2:  # noqa: PLR2004 - key and resource
             message = f"line {number} has more than a key and a resource"
             raise ValueError(message)
         if words:
             keys[words[0]] = ResourceId(words[1]) if len(words) > 1 else DEFAULT_RESOURCE
     return keys
+
+
+def _require_local(headers: Mapping[bytes, bytes]) -> None:
+    """Keep web pages out of a service that asks for no key: their browser tells where they come from."""
+    host = headers.get(b"host", b"localhost").decode("latin-1")
+    origin = headers.get(b"origin")
+    if is_loopback(_hostname(f"//{host}")) and (origin is None or is_loopback(_hostname(origin.decode("latin-1")))):
+        return
+    message = "Without API keys this server answers only calls to and from this machine. Make a key file to open it."
+    raise Forbidden(message, code="forbidden")
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine seen from itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _key_in(headers: Mapping[bytes, bytes]) -> str:

@@ -30,6 +30,7 @@ _TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
     (errors.InvalidRequest, 400, None),
     (errors.TooLarge, 413, None),
     (errors.Unauthorized, 401, "401"),
+    (errors.Forbidden, 403, "forbidden"),
     (errors.NotFound, 404, "notFound"),
     (errors.Conflict, 409, "conflict"),
     (errors.Unavailable, 503, "serviceUnavailable"),

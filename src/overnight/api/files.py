@@ -1,5 +1,6 @@
 """Routes of files (CONTRACT sections 1.1 rows 5-9, 1.5 and 1.8)."""
 
+import asyncio
 import re
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -9,10 +10,12 @@ from fastapi.responses import Response, StreamingResponse
 
 from overnight.api import multipart
 from overnight.api.context import Context, reply
+from overnight.api.multipart import Field, Piece
 from overnight.api.schemas import DeletedFile, FileObject, FilePage
 from overnight.domain.errors import InvalidRequest, ServiceError, TooLarge, Unavailable
 from overnight.domain.file import ExpiresAfter, File
 from overnight.domain.ids import FileId
+from overnight.ports.batches import Page
 from overnight.ports.blobs import StorageFull
 from overnight.services.files import FileQuery, NewFile, Receiver
 
@@ -68,9 +71,8 @@ def file_routes(context: Context) -> APIRouter:
         cursor = FileId(after) if after else None
         query = FileQuery(after=cursor, limit=limit, purpose=purpose, oldest_first=order == "asc")
         page = await files.page(resource, query)
-        data = [FileObject.of(file) for file in page.items]
-        ends = (data[0].id, data[-1].id) if data else (None, None)
-        return reply(FilePage(data=data, first_id=ends[0], last_id=ends[1], has_more=page.has_more))
+        # Ten thousand files take a fifth of a second to write out.
+        return await asyncio.to_thread(_page, page)
 
     @routes.get("/files/{file_id}", response_model=FileObject)
     async def get_file(request: Request, file_id: str) -> Response:
@@ -92,18 +94,33 @@ def file_routes(context: Context) -> APIRouter:
     return routes
 
 
+def _page(page: Page[File]) -> Response:
+    data = [FileObject.of(file) for file in page.items]
+    ends = (data[0].id, data[-1].id) if data else (None, None)
+    return reply(FilePage(data=data, first_id=ends[0], last_id=ends[1], has_more=page.has_more))
+
+
 class _Form:
     """The fields of an upload, in whatever order they came."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytearray] = {}
         self.filename: str | None = None
+        self._file: Field | None = None
 
     def add(self, name: str, data: bytes) -> None:
         value = self.values.setdefault(name, bytearray())
         value += data
         if len(value) > _FIELD_BYTES:
             raise InvalidRequest(f"The form field '{name[:64]}' is too long.", param=name[:64])
+
+    def begin_file(self, piece: Piece) -> None:
+        """Note the file's name. Raises ``InvalidRequest`` at a second file."""
+        if self._file is not None and self._file is not piece.field:
+            message = "The form has more than one 'file'. Upload one file at a time."
+            raise InvalidRequest(message, param="file", code="invalid_value")
+        self._file = piece.field
+        self.filename = piece.field.filename or "upload"
 
     def text(self, name: str) -> str | None:
         """Give a field; brackets are how SDKs write members, dots how Azure's pages do."""
@@ -137,7 +154,7 @@ async def _receive(request: Request, receiver: Receiver) -> _Form:
     async for piece in multipart.pieces(request):
         try:
             if piece.field.name == "file":
-                form.filename = piece.field.filename or "upload"
+                form.begin_file(piece)
                 if refused is None:
                     await receiver.write(piece.data)
             else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from overnight.api.context import RESOURCE
 from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, flavour_of, too_large
-from overnight.domain.errors import Unauthorized
+from overnight.domain.errors import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from overnight.api.auth import Keys
 
 _SLASHES = re.compile(r"//+")
+_TAKES_FILES = re.compile(r"/files/?$|/uploads/[^/]+/parts$")
 _KEYED = ("/v1/", "/openai/")
 
 # How much of a refused body is read, so that a client that is still sending gets to see why.
@@ -40,12 +41,12 @@ class Entrance:
         identified = _with_request_id(send)
         try:
             self._let_in(scope, headers)
-        except Unauthorized as error:
+        except (Unauthorized, Forbidden) as error:
             await _drain(receive)
             flavour = flavour_of(scope["path"], self._root_path)
             await answer(error, flavour)(scope, receive, identified)
             return
-        if headers.get(b"content-type", b"").startswith(b"multipart/"):
+        if scope["method"] == "POST" and _TAKES_FILES.search(scope["path"]):
             await self._app(scope, receive, identified)
             return
         # Every other body is JSON, whatever a client such as plain curl calls it.

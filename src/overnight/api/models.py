@@ -17,14 +17,14 @@ def model_routes(context: Context) -> APIRouter:
     async def list_models(request: Request) -> Response:
         """List what a request can name as its model."""
         context.resource(request)
-        known = await context.services.deployments.refreshed()
+        known = context.services.deployments.known()
         return reply(ModelList(data=[ModelObject.of(deployment) for deployment in known.deployments]))
 
     @routes.get("/models/{model:path}", response_model=ModelObject)
     async def get_model(request: Request, model: str) -> Response:
         """Get one of them."""
         context.resource(request)
-        return reply(ModelObject.of(await _find(context, model)))
+        return reply(ModelObject.of(_find(context, model)))
 
     return routes
 
@@ -37,20 +37,20 @@ def deployment_routes(context: Context) -> APIRouter:
     async def list_deployments(request: Request) -> Response:
         """List the deployments."""
         context.resource(request)
-        known = await context.services.deployments.refreshed()
+        known = context.services.deployments.known()
         return reply(DeploymentList(data=[DeploymentObject.of(deployment) for deployment in known.deployments]))
 
     @routes.get("/deployments/{deployment}", response_model=DeploymentObject)
     async def get_deployment(request: Request, deployment: str) -> Response:
         """Get a deployment."""
         context.resource(request)
-        return reply(DeploymentObject.of(await _find(context, deployment)))
+        return reply(DeploymentObject.of(_find(context, deployment)))
 
     return routes
 
 
-async def _find(context: Context, name: str) -> Deployment:
-    deployment = (await context.services.deployments.refreshed()).find(name)
+def _find(context: Context, name: str) -> Deployment:
+    deployment = context.services.deployments.known().find(name)
     if deployment is None:
         message = f"The model '{name}' does not exist or you do not have access to it."
         raise NotFound(message, param="model", code="model_not_found")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from overnight.domain.batch import Batch
 from overnight.domain.file import File
@@ -21,6 +23,17 @@ class Taken(BaseModel):
     """A request body: types are not bent, unknown members are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_unicode(cls, value: object) -> object:
+        # JSON can spell half a surrogate pair, which neither a database nor an answer can hold.
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            kind, message = "unicode", "a character is only half of a surrogate pair"
+            raise PydanticCustomError(kind, message) from error
+        return value
 
 
 class ExpiresAfterBody(Taken):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from overnight.ports.upstream import Upstream
 
 log = structlog.get_logger()
-
-# How long to wait before reading from a disk that failed, in seconds.
-_READ_AGAIN = 1.0
 
 
 class Attempts:
@@ -40,9 +38,9 @@ class Attempts:
         """
         try:
             request = run.read(line)
-        except OSError as error:
-            log.warning("input.unreadable", batch_id=run.batch.id, line=line, problem=str(error))
-            run.put_back(line, attempt, not_before=self._clock.now() + _READ_AGAIN)
+        except (OSError, ValueError, struct.error, RecursionError) as error:
+            # The disk is in trouble or the input is damaged: nothing more can be read, so the batch has to wait.
+            run.break_off(error)
             return None
         run.entered(slot)
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from overnight.dispatch.drive import drive
-from overnight.dispatch.owned import LeaseLost, Owned, Parts
+from overnight.dispatch.owned import LeaseLost, NotYet, Owned, Parts
 from overnight.domain.batch import Batch, BatchStatus, StopCause
 from overnight.domain.errors import Unavailable
 
@@ -27,6 +27,7 @@ _CLAIM_EVERY = 1.0
 _SWEEP_EVERY = 60.0
 _AFTER_TROUBLE = 2.0
 _LAST_WORDS = 5.0
+_ASK_AGAIN = 3.0
 
 _MOST_DOUBLINGS = 6
 
@@ -46,6 +47,7 @@ class Dispatcher:
         self._shutdown_grace = shutdown_grace
         self._owned: dict[BatchId, Owned] = {}
         self._troubles: dict[BatchId, int] = {}
+        self._waiting: set[BatchId] = set()
         self._driving: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -111,17 +113,22 @@ class Dispatcher:
         task.add_done_callback(self._ended)
 
     async def _supervise(self, owned: Owned) -> None:
-        """Drive a batch; one in trouble is given back after a while, to be claimed and tried again."""
+        """Drive a batch; one that cannot go on, or is in trouble, is given back to be claimed again later."""
         batch_id = owned.batch.id
-        if not await self._safely("drive", self._drive(owned), batch_id=batch_id):
-            await self._parts.clock.wait(self._stopping, self._pause_after_trouble(batch_id))
+        went_well = await self._safely("drive", self._drive(owned), batch_id=batch_id)
+        pause = 0.0 if went_well else self._pause_after_trouble(batch_id)
         # From here on the batch may be claimed again, by us too.
         if self._owned.get(batch_id) is owned:
             del self._owned[batch_id]
-        while not await self._safely("release", self._parts.batches.release(owned.batch, self._worker)):
-            if await self._parts.clock.wait(self._stopping, _AFTER_TROUBLE):
-                break
+        await self._give_back(owned, max(pause, owned.pause))
         self._wake.set()
+
+    async def _give_back(self, owned: Owned, pause: float) -> None:
+        clock = self._parts.clock
+        until = clock.now() + pause if pause else 0.0
+        while not await self._safely("release", self._parts.batches.release(owned.batch, self._worker, until=until)):
+            if await clock.wait(self._stopping, _AFTER_TROUBLE):
+                return
 
     def _pause_after_trouble(self, batch_id: BatchId) -> float:
         """Give a pause that doubles each time: a fault that stays must not fill the log."""
@@ -134,11 +141,19 @@ class Dispatcher:
             self._idle.set()
 
     async def _drive(self, owned: Owned) -> None:
+        batch_id = owned.batch.id
         try:
             await drive(owned)
-            self._troubles.pop(owned.batch.id, None)
         except LeaseLost:
-            log.warning("batch.lost", batch_id=owned.batch.id, epoch=owned.batch.epoch)
+            log.warning("batch.lost", batch_id=batch_id, epoch=owned.batch.epoch)
+        except NotYet as reason:
+            owned.pause = _ASK_AGAIN
+            if batch_id not in self._waiting:
+                log.warning("batch.waits", batch_id=batch_id, problem=str(reason))
+            self._waiting.add(batch_id)
+            return
+        self._waiting.discard(batch_id)
+        self._troubles.pop(batch_id, None)
 
     async def _renew(self) -> None:
         while True:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from overnight.dispatch.keys import index_key
-from overnight.dispatch.owned import LeaseLost
+from overnight.dispatch.owned import LeaseLost, NotYet
 from overnight.dispatch.run import Run
 from overnight.domain.batch import BatchStatus, StopCause
+from overnight.domain.errors import Unavailable
 from overnight.domain.index import Index
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# All in seconds.
+# In seconds.
 _PROGRESS_EVERY = 0.5
-_ASK_AGAIN = 2.0
 
 
 async def execute(owned: Owned) -> None:
@@ -50,22 +50,21 @@ async def execute(owned: Owned) -> None:
             owned.run = None
     if owned.cause is StopCause.LEASE_LOST:
         raise LeaseLost
+    if run.trouble is not None:
+        raise run.trouble
     await _conclude(owned, run)
 
 
 async def _deployment(owned: Owned) -> Deployment | None:
-    """Wait until the deployment of the batch is there; ``None`` if the batch is stopped before."""
-    batch, clock, deployments = owned.batch, owned.parts.clock, owned.parts.deployments
-    known = deployments.known()
-    while (deployment := known.find(str(batch.deployment))) is None:
-        log.warning("batch.waits", batch_id=batch.id, deployment=batch.deployment)
-        if await clock.wait(owned.stopping, _ASK_AGAIN):
-            await owned.reload()
-            return None
-        if batch.overdue(clock.now()):
-            await owned.save(batch.to(BatchStatus.FINALIZING, clock.now()))
-            return None
-        known = await deployments.refreshed()
+    """Find the deployment of the batch; ``None`` if its window closed. Raises ``NotYet`` while it is not there."""
+    batch, now = owned.batch, owned.parts.clock.now()
+    deployment = owned.parts.deployments.known().find(str(batch.deployment))
+    if deployment is None and batch.overdue(now):
+        await owned.save(batch.to(BatchStatus.FINALIZING, now))
+        return None
+    if deployment is None:
+        message = f"no upstream offers {batch.deployment}"
+        raise NotYet(message)
     return deployment
 
 
@@ -93,6 +92,9 @@ async def _work(owned: Owned, run: Run, deployment: Deployment) -> None:
     finally:
         for pool in pools:
             pool.remove(run)
+        # Only after an error is anything still in flight here; its results would have no log to go to.
+        run.stop(StopCause.TROUBLE)
+        run.abort()
 
 
 async def _until_ended(owned: Owned, run: Run) -> None:
@@ -128,7 +130,13 @@ async def _show_progress(owned: Owned, run: Run) -> None:
 
 
 async def _show(owned: Owned, run: Run) -> None:
-    if not await owned.parts.batches.record_progress(owned.batch, run.tally):
+    try:
+        recorded = await owned.parts.batches.record_progress(owned.batch, run.tally)
+    except Unavailable as error:
+        # What is done stands in the log: the next note, or the last one, tells it as well.
+        log.warning("progress.not_noted", batch_id=owned.batch.id, problem=error.message)
+        return
+    if not recorded:
         owned.stop(StopCause.LEASE_LOST)
 
 

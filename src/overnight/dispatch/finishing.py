@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overnight.dispatch.keys import error_key, index_key, output_key
-from overnight.domain.batch import Batch, BatchStatus
+from overnight.domain.batch import Batch, BatchStatus, StopCause, terminal_status
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import output_file_id
@@ -30,7 +30,7 @@ async def finish(owned: Owned) -> None:
     output = await _publishable(owned, output_key(batch), "output")
     errors = await _publishable(owned, error_key(batch), "error")
     ended = batch.to(
-        _end(batch, merged),
+        terminal_status(_why(batch, merged)),
         owned.parts.clock.now(),
         completed=merged.tally.completed,
         failed=merged.tally.failed,
@@ -43,10 +43,10 @@ async def finish(owned: Owned) -> None:
         await owned.parts.blobs.delete(index_key(batch))
 
 
-def _end(batch: Batch, merged: Merged) -> BatchStatus:
+def _why(batch: Batch, merged: Merged) -> StopCause:
     if batch.status is BatchStatus.CANCELLING:
-        return BatchStatus.CANCELLED
-    return BatchStatus.EXPIRED if merged.unrun else BatchStatus.COMPLETED
+        return StopCause.CANCEL
+    return StopCause.EXPIRY if merged.unrun else StopCause.DONE
 
 
 async def _merge(owned: Owned) -> Merged:

@@ -34,6 +34,10 @@ class LeaseLost(Exception):
     """Another worker has the batch now; nothing of ours may be written any more."""
 
 
+class NotYet(Exception):
+    """The batch cannot go on now; it is left to be claimed again a little later."""
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What driving a batch needs. ``stop_grace`` is how long requests in flight may go on after a stop, in seconds."""
 
@@ -60,6 +64,7 @@ class Owned:
         self.stopping = asyncio.Event()
         self.left = asyncio.Event()
         self.run: Run | None = None
+        self.pause = 0.0
         self._shutdown_grace = shutdown_grace
 
     def stop(self, cause: StopCause) -> None:

@@ -30,6 +30,7 @@ class Run:
         self.batch = batch
         self.deployment = deployment
         self.cause: StopCause | None = None
+        self.trouble: Exception | None = None
         # Halted: no request is started any more. Ended: nor is one in flight. Settled: ended, or to be left soon.
         self.halted = asyncio.Event()
         self.ended = asyncio.Event()
@@ -153,6 +154,11 @@ class Run:
         if cause in LEAVING:
             self.settled.set()
         self._check_end()
+
+    def break_off(self, error: Exception) -> None:
+        """Stop because the input cannot be read; ``trouble`` tells the dispatcher."""
+        self.trouble = error
+        self.stop(StopCause.TROUBLE)
 
     def abort(self) -> None:
         """End what is still in flight, without a result."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from overnight.dispatch.keys import index_key
+from overnight.dispatch.owned import NotYet
 from overnight.domain.batch import BatchStatus, Problem
 from overnight.domain.file import Purpose
 from overnight.domain.validation import Rules
-from overnight.services.validate import Report, check_file
+from overnight.services.validate import Report, check_file, first_model
 
 if TYPE_CHECKING:
     from overnight.dispatch.owned import Owned
@@ -18,14 +17,9 @@ if TYPE_CHECKING:
     from overnight.domain.file import File
     from overnight.ports.upstream import Known
 
-log = structlog.get_logger()
-
-# How often to ask again for a deployment that is not there yet, in seconds.
-_ASK_AGAIN = 2.0
-
 
 async def validate(owned: Owned) -> None:
-    """Take a batch from ``validating`` to its next status; returns early if the batch is stopped."""
+    """Take a batch from ``validating`` to its next status; raises ``NotYet``."""
     parts, batch = owned.parts, owned.batch
     if batch.overdue(parts.clock.now()):
         await owned.save(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
@@ -35,14 +29,17 @@ async def validate(owned: Owned) -> None:
     if file is None or problem is not None:
         await _fail(owned, (problem,) if problem else ())
         return
-    known = await parts.deployments.refreshed()
+    known = parts.deployments.known()
+    if not known.complete:
+        await _require(owned, file, known)
     report = await _check(owned, file, known)
     if report.problems:
         await _fail(owned, report.problems)
         return
-    deployment = await _find(owned, str(report.model), known)
-    if deployment is not None:
-        await _accept(owned, file, report, deployment)
+    deployment = known.find(str(report.model))
+    if deployment is None:
+        raise _waits_for(report.model)
+    await _accept(owned, file, report, deployment)
 
 
 def _unusable(file: File | None, file_id: str) -> Problem | None:
@@ -69,20 +66,20 @@ async def _check(owned: Owned, file: File, known: Known) -> Report:
         return await parts.offload.run(check_file, path, rules, index)
 
 
-async def _find(owned: Owned, model: str, known: Known) -> Deployment | None:
-    """Wait for the deployment while an upstream that may serve it does not answer; ``None`` ends this attempt."""
-    waiting = False
-    while (deployment := known.find(model)) is None and not known.complete:
-        if not waiting:
-            log.warning("batch.waits", batch_id=owned.batch.id, deployment=model, problem="an upstream does not answer")
-            waiting = True
-        if await owned.parts.clock.wait(owned.stopping, _ASK_AGAIN):
-            await owned.reload()
-            return None
-        if owned.batch.overdue(owned.parts.clock.now()):
-            return None
-        known = await owned.parts.deployments.refreshed()
-    return deployment
+async def _require(owned: Owned, file: File, known: Known) -> None:
+    """Look for the model of the first request, so that a large file is not checked again and again while it waits.
+
+    Raises:
+        NotYet: nobody offers it now, and an upstream that may do so does not answer.
+    """
+    async with owned.parts.blobs.local(file.blob) as path:
+        model = await owned.parts.offload.run(first_model, path)
+    if model is not None and known.find(model) is None:
+        raise _waits_for(model)
+
+
+def _waits_for(model: str | None) -> NotYet:
+    return NotYet(f"no upstream offers {model}, and one does not answer")
 
 
 async def _accept(owned: Owned, file: File, report: Report, deployment: Deployment) -> None:

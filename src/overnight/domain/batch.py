@@ -164,16 +164,17 @@ class StopCause(StrEnum):
     EXPIRY = "expiry"
     SHUTDOWN = "shutdown"
     LEASE_LOST = "lease_lost"
+    TROUBLE = "trouble"
 
 
 # Another worker, or this one after a restart, goes on with the batch.
 LEAVING = frozenset({StopCause.SHUTDOWN, StopCause.LEASE_LOST})
 
 
-def status_after(cause: StopCause) -> BatchStatus | None:
-    """Give the status that a stop ends in; ``None`` where another worker or a later start goes on."""
+def terminal_status(cause: StopCause) -> BatchStatus:
+    """Give the status that a batch ends in once its files are written. Raises ``KeyError`` where it does not end."""
     return {
         StopCause.DONE: BatchStatus.COMPLETED,
         StopCause.CANCEL: BatchStatus.CANCELLED,
         StopCause.EXPIRY: BatchStatus.EXPIRED,
-    }.get(cause)
+    }[cause]

@@ -46,6 +46,10 @@ class Unauthorized(ServiceError):
     """The key is missing or unknown."""
 
 
+class Forbidden(ServiceError):
+    """Whoever calls may not call from there."""
+
+
 class NotFound(ServiceError):
     """There is no such object for this resource: foreign and unknown ids are told the same."""
 

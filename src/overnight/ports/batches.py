@@ -52,8 +52,11 @@ class Batches(Protocol):
     async def renew(self, batch: Batch, worker: WorkerId, *, until: float) -> Batch | None:
         """Hold a claim longer and give the batch as stored; ``None`` if the claim was lost."""
 
-    async def release(self, batch: Batch, worker: WorkerId) -> None:
-        """Give a claim back, so that it can be taken at once; does nothing if it was lost."""
+    async def release(self, batch: Batch, worker: WorkerId, *, until: float = 0.0) -> None:
+        """Give a claim back, so that it can be taken from ``until`` (unix seconds) on, or once the batch is cancelled.
+
+        Does nothing if the claim was lost.
+        """
 
     async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
         """Give those of the batches that have not ended."""

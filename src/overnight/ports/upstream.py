@@ -36,9 +36,6 @@ class Deployments(Protocol):
     def known(self) -> Known:
         """Give what is known now, without asking anybody."""
 
-    async def refreshed(self) -> Known:
-        """Ask the upstreams for their models again, then give what is known."""
-
 
 class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How an upstream answered when it was last asked for its models; ``problem`` is ``None`` when it did."""

@@ -9,7 +9,7 @@ import msgspec
 
 from overnight.domain import ids
 from overnight.domain.errors import InvalidRequest, NotFound, TooLarge
-from overnight.domain.file import UPLOAD_PURPOSES, ExpiresAfter, File, parse_purpose
+from overnight.domain.file import UPLOAD_PURPOSES, ExpiresAfter, File, Purpose, parse_purpose
 from overnight.domain.ids import PartId
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.services.files import NewFile, check_expiry
@@ -59,8 +59,9 @@ class UploadService:
         """Announce a file. Raises ``InvalidRequest`` and ``TooLarge``."""
         limits = self._limits[flavour]
         purpose = parse_purpose(new.purpose, UPLOAD_PURPOSES)
-        if new.bytes > limits.upload_bytes:
-            message = f"An upload may have {limits.upload_bytes:,} bytes at most, not {new.bytes:,}."
+        most = limits.input_file_bytes if purpose is Purpose.BATCH else limits.upload_bytes
+        if new.bytes > most:
+            message = f"An upload for {purpose} may have {most:,} bytes at most, not {new.bytes:,}."
             raise TooLarge(message, param="bytes", code="file_too_large")
         now = int(self._clock.now())
         upload = Upload(

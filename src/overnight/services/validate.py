@@ -5,7 +5,9 @@ Runs in a worker process (``ports/offload.py``), so everything here is synchrono
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import inspect
+import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -13,13 +15,15 @@ import msgspec
 
 from overnight.domain.batch import Problem
 from overnight.domain.index import pack
-from overnight.domain.request import BOM
+from overnight.domain.request import BOM, decode_head
 from overnight.domain.validation import Checker, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _READ_BUFFER = 1024 * 1024
+_DEEPEST = 256
+_FIRST_LINE = 64 * 1024 * 1024
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +44,7 @@ def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Repo
     """
     checker = Checker(rules)
     opened = index_path.open("wb") if index_path else nullcontext()
-    with path.open("rb", buffering=_READ_BUFFER) as source, opened as index:
+    with path.open("rb", buffering=_READ_BUFFER) as source, opened as index, _bounded_nesting():
         _check_lines(checker, source, rules, index)
     problems = checker.verdict()
     return Report(
@@ -51,6 +55,31 @@ def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Repo
         endpoint=checker.endpoint,
         bytes=path.stat().st_size,
     )
+
+
+def first_model(path: Path) -> str | None:
+    """Give the model that the first request names, or ``None`` if that cannot be told. Raises ``OSError``."""
+    with path.open("rb", buffering=_READ_BUFFER) as source:
+        _, _, _, raw = next(_lines(source, _FIRST_LINE), (0, 0, 0, None))
+    try:
+        model = decode_head(raw or b"").body.model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return model if isinstance(model, str) else None
+
+
+@contextmanager
+def _bounded_nesting() -> Iterator[None]:
+    """Let the decoder refuse what is nested deeper than ``_DEEPEST``, however deep the caller's own stack is.
+
+    What passes here is decoded again on the event loop, where more of the stack may be in use.
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(min(before, len(inspect.stack(0)) + _DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _check_lines(checker: Checker, source: BinaryIO, rules: Rules, index: BinaryIO | None) -> None:

@@ -100,14 +100,9 @@ class ScriptedDeployments:
 
     def __init__(self, deployments: Sequence[Deployment], *, complete: bool = True) -> None:
         self.now = Known(deployments=tuple(deployments), complete=complete)
-        self._known = self.now
 
     def known(self) -> Known:
-        return self._known
-
-    async def refreshed(self) -> Known:
-        self._known = self.now
-        return self._known
+        return self.now
 
 
 def deployment(name: str, *upstreams: InProcessUpstream, model: str | None = None) -> Deployment:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from overnight.domain.batch import ACTIVE, Batch
+from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.file import File, Purpose
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Page
@@ -34,7 +34,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.batches: dict[BatchId, Batch] = {}
-        self.leases: dict[BatchId, tuple[WorkerId, float]] = {}
+        self.leases: dict[BatchId, tuple[WorkerId | None, float]] = {}
         self.files: dict[FileId, File] = {}
         self.without_bytes: set[FileId] = set()
         self.uploads: dict[UploadId, Upload] = {}
@@ -88,7 +88,7 @@ class MemoryBatches:
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
         active = (batch for batch in self._tables.batches.values() if batch.status in ACTIVE)
-        free = [batch for batch in active if self._is_free(batch.id, now)]
+        free = [batch for batch in active if self._is_free(batch, worker, now)]
         claimed = [msgspec.structs.replace(batch, epoch=batch.epoch + 1) for batch in free[:limit]]
         for batch in claimed:
             self._tables.batches[batch.id] = batch
@@ -102,9 +102,9 @@ class MemoryBatches:
         self._tables.leases[batch.id] = (worker, until)
         return stored
 
-    async def release(self, batch: Batch, worker: WorkerId) -> None:
+    async def release(self, batch: Batch, worker: WorkerId, *, until: float = 0.0) -> None:
         if self._current(batch) is not None and self._is_held(batch.id, worker):
-            del self._tables.leases[batch.id]
+            self._tables.leases[batch.id] = (None, until)
 
     async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
         stored = self._tables.batches
@@ -118,9 +118,11 @@ class MemoryBatches:
         stored = self._tables.batches.get(seen.id)
         return stored if stored is not None and stored.epoch == seen.epoch else None
 
-    def _is_free(self, batch_id: BatchId, now: float) -> bool:
-        lease = self._tables.leases.get(batch_id)
-        return lease is None or lease[1] < now
+    def _is_free(self, batch: Batch, worker: WorkerId, now: float) -> bool:
+        holder, until = self._tables.leases.get(batch.id, (None, 0.0))
+        if holder is None:
+            return until <= now or batch.status is BatchStatus.CANCELLING
+        return until < now and holder != worker
 
     def _is_held(self, batch_id: BatchId, worker: WorkerId) -> bool:
         lease = self._tables.leases.get(batch_id)

@@ -108,7 +108,14 @@ class LocalBlobs:
 
 
 def _keys_before(root: Path, moment: float) -> list[str]:
-    return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.stat().st_mtime < moment]
+    return [str(path.relative_to(root)) for path in root.rglob("*") if _is_file_before(path, moment)]
+
+
+def _is_file_before(path: Path, moment: float) -> bool:
+    try:
+        return path.is_file() and path.stat().st_mtime < moment
+    except FileNotFoundError:
+        return False
 
 
 def _write(file: BinaryIO, data: bytearray) -> None:

@@ -100,12 +100,17 @@ class LocalLog:
 
     async def keep_committing(self) -> None:
         """Commit until closed and clean."""
-        while not (self._closing and self._clean.is_set()):
-            await self._arrived.wait()
-            if not self._closing:
-                await self._gather()
-            await self._commit()
-        await asyncio.to_thread(self._segment.close)
+        try:
+            while not (self._closing and self._clean.is_set()):
+                await self._arrived.wait()
+                if not self._closing:
+                    await self._gather()
+                await self._commit()
+        finally:
+            # Nobody may wait for a log that is gone.
+            self._clean.set()
+            self._roomy.set()
+            self._segment.close()
 
     def close(self) -> None:
         """Let ``keep_committing`` end after a last commit."""

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
 from overnight.adapters.sql.tables import files as files_table
-from overnight.domain.batch import ACTIVE, Batch
+from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.result import Tally
 from overnight.ports.batches import Page
 
@@ -72,7 +72,10 @@ class SqlBatches:
         return written.rowcount == 1
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
-        free = batches.c.worker.is_(None) | ((batches.c.lease_until < now) & (batches.c.worker != worker))
+        left = batches.c.worker.is_(None) & (
+            (batches.c.lease_until <= now) | (batches.c.status == BatchStatus.CANCELLING)
+        )
+        free = left | ((batches.c.lease_until < now) & (batches.c.worker != worker))
         query = select(batches).where(batches.c.status.in_(_ACTIVE), free).order_by(batches.c.seq).limit(limit)
         rows = await self._database.rows(query)
         claimed = []
@@ -102,8 +105,9 @@ class SqlBatches:
             row = (await connection.execute(select(batches).where(batches.c.id == batch.id))).mappings().one()
         return to_record(Batch, dict(row))
 
-    async def release(self, batch: Batch, worker: WorkerId) -> None:
-        releasing = update(batches).where(*_is(batch), batches.c.worker == worker).values(worker=None, lease_until=0)
+    async def release(self, batch: Batch, worker: WorkerId, *, until: float = 0.0) -> None:
+        giving_back = update(batches).where(*_is(batch), batches.c.worker == worker)
+        releasing = giving_back.values(worker=None, lease_until=until)
         async with self._database.transaction() as connection:
             await connection.execute(releasing)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, create_engine, event, literal, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from overnight.adapters.sql.rows import Record, to_record
 from overnight.domain.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -36,9 +38,11 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        self._writer = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        self._writer = create_async_engine(f"sqlite+aiosqlite:///{path}", hide_parameters=True)
         event.listen(self._writer.sync_engine, "connect", _prepare_writer)
-        self._reader = create_engine(f"sqlite:///{path}", isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        self._reader = create_engine(
+            f"sqlite:///{path}", isolation_level="AUTOCOMMIT", pool_reset_on_return=None, hide_parameters=True
+        )
         event.listen(self._reader, "connect", _prepare_reader)
 
     async def migrate(self) -> None:
@@ -59,6 +63,11 @@ class Database:
             # Somebody holds the whole database for a moment, a backup perhaps: wait for it elsewhere.
             async with self._writer.connect() as connection:
                 return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+    async def records(self, query: Select[Any], kind: type[Record]) -> Sequence[Record]:
+        """Read what may be thousands of rows, off the event loop."""
+        rows = await asyncio.to_thread(_rows, self._reader, query)
+        return await asyncio.to_thread(lambda: [to_record(kind, row) for row in rows])
 
     async def row(self, query: Select[Any]) -> Mapping[str, Any] | None:
         """Read the first row."""

@@ -57,8 +57,8 @@ class SqlFiles:
                 return None
             query = query.where(files.c.seq > found["seq"] if oldest_first else files.c.seq < found["seq"])
         order = files.c.seq.asc() if oldest_first else files.c.seq.desc()
-        rows = await self._database.rows(query.order_by(order).limit(limit + 1))
-        return Page([to_record(File, row) for row in rows[:limit]], len(rows) > limit)
+        records = await self._database.records(query.order_by(order).limit(limit + 1), File)
+        return Page(records[:limit], len(records) > limit)
 
     async def delete(self, resource: ResourceId, file_id: FileId, *, now: float) -> bool:
         deleting = (

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# An answer about models is good for so long, in seconds.
-_FRESH = 5.0
+# In seconds.
+_ASK_EVERY = 3.0
 
 
 class ModelSource(Protocol):
@@ -46,8 +46,6 @@ class Catalogue:
         self._clock = clock
         self._models: dict[UpstreamName, list[str]] = {}
         self._problems: dict[UpstreamName, str | None] = dict.fromkeys(discovered, "it was not asked yet")
-        self._asked_at = float("-inf")
-        self._asking = asyncio.Lock()
         self._started_at = int(clock.now())
 
     def known(self) -> Known:
@@ -55,14 +53,22 @@ class Catalogue:
         deployments |= {deployment.name: deployment for deployment in self._configured}
         return Known(deployments=tuple(deployments.values()), complete=self._models.keys() == self._sources.keys())
 
-    async def refreshed(self) -> Known:
-        async with self._asking:
-            if self._clock.now() - self._asked_at >= _FRESH or any(self._problems.values()):
-                async with asyncio.TaskGroup() as group:
-                    for source in self._sources.values():
-                        group.create_task(self._ask(source))
-                self._asked_at = self._clock.now()
-        return self.known()
+    async def refresh(self) -> None:
+        """Ask all upstreams for their models, side by side."""
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources.values():
+                group.create_task(self._ask(source))
+
+    async def keep_fresh(self) -> None:
+        """Ask each upstream again and again until cancelled; a slow one holds up nobody."""
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources.values():
+                group.create_task(self._keep_asking(source), name=f"models of {source.name}")
+
+    async def _keep_asking(self, source: ModelSource) -> None:
+        while True:
+            await self._clock.sleep(_ASK_EVERY)
+            await self._ask(source)
 
     def health(self) -> list[UpstreamHealth]:
         """Say how each upstream answered when it was last asked."""

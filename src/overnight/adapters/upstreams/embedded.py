@@ -72,6 +72,8 @@ class EmbeddedServer:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            # Ctrl-C must not reach it: requests in flight get their grace.
+            start_new_session=True,
         )
         try:
             async with asyncio.timeout(_START_TIMEOUT):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -89,16 +90,16 @@ class HttpUpstream:
     async def models(self) -> list[str]:
         """Ask which models there are. Raises ``UpstreamProblem``."""
         try:
-            request = self._client.get(f"{self._base_url()}/models").timeout(_MODELS_TIMEOUT).build()
-            response = await request.send()
-            body = bytes(await response.bytes())
+            request = self._client.get(f"{self._base_url()}/models").timeout(_MODELS_TIMEOUT).build_streamed()
+            async with request as response:
+                body = await self._body(response)
         except PyreqwestError as error:
             raise UpstreamProblem(_failure(error).detail) from error
         if response.status != 200:  # noqa: PLR2004 - HTTP OK
             message = f"it answered GET /models with status {response.status}"
             raise UpstreamProblem(message)
         try:
-            return [model.id for model in _models_decoder.decode(body).data]
+            return [model.id for model in _models_decoder.decode(body or b"").data]
         except msgspec.DecodeError as error:
             message = "its answer to GET /models is not a list of models"
             raise UpstreamProblem(message) from error
@@ -178,11 +179,10 @@ def _retry_after(response: Response) -> float | None:
     in_ms = response.get_header("retry-after-ms")
     text = response.get_header("retry-after")
     try:
-        if in_ms is not None:
-            return float(in_ms) / 1000
-        return None if text is None else _seconds(text)
-    except (ValueError, TypeError):
+        wait = float(in_ms) / 1000 if in_ms is not None else _seconds(text or "")
+    except (ValueError, TypeError, OverflowError):
         return None
+    return wait if isfinite(wait) else None
 
 
 def _seconds(text: str) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import PROBLEMS_KEPT
 from overnight.domain.validation import Checker, Rules
-from overnight.services.validate import Report, check_file
+from overnight.services.validate import Report, check_file, first_model
 
 OPENAI, AZURE = Flavour.OPENAI, Flavour.AZURE
 CHAT = "/v1/chat/completions"
@@ -462,3 +462,23 @@ class TestFile:
         """Of the system, not of the caller."""
         with pytest.raises(FileNotFoundError):
             check_file(tmp_path / "none", rules())
+
+
+class TestFirstModel:
+    """Which deployment a file is for, before the file is checked."""
+
+    @pytest.mark.parametrize(
+        ("content", "model"),
+        [
+            (b'\n{"custom_id":"a","method":"POST","url":"u","body":{"model":"m"}}\n{', "m"),
+            (b'{"custom_id":"a","method":"POST","url":"u","body":{}}', None),
+            (b"{", None),
+            (b"", None),
+        ],
+    )
+    def test_the_first_request_tells_it(self, tmp_path: Path, content: bytes, model: str | None) -> None:
+        """What cannot be read is left to the check."""
+        path = tmp_path / "input.jsonl"
+        path.write_bytes(content)
+
+        assert first_model(path) == model

@@ -88,7 +88,7 @@ class Service:
         host, _, port = self.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as wire:
             wire.sendall(
-                b"POST /openai/files?api-version=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                b"POST /openai/files?api-version=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                 b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
                 % (len(head) + size + len(tail))
             )

@@ -348,7 +348,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        message = f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
+        # What names could not be resolved has a negative number, and its own words.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        message = f"cannot listen on {settings.host}:{settings.port} ({reason})"
         raise StartupError(message, "choose another port with `--port`, or `--port 0` for a free one") from error
     with listener:
         yield listener

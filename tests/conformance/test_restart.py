@@ -215,7 +215,7 @@ def test_killed_during_an_upload_leaves_no_file(service: Service):
     content = chats(1, OPENAI.endpoint)
     kept = api.upload(content)
     part = Part(name="file", data=b"x" * 5_000_000, filename="cut.jsonl").encode()
-    head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * len(part)}\r\n"
+    head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2 * len(part)}\r\n"
     head += f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
 
     address = urlsplit(service.url)

@@ -11,6 +11,7 @@ from overnight.cli.commands import Command
 from overnight.cli.console import Column, Shape
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import explain
+from overnight.cli.human import plural
 from overnight.cli.service_options import service_options
 from overnight.cli.session import Session, pass_session
 
@@ -90,4 +91,4 @@ def _server(session: Session) -> Finding:
         failure = explain(error)
         assert failure is not None  # noqa: S101 - every error of the client is explained
         return Finding(SERVER, ok=False, detail=failure.message, remedy=failure.hint)
-    return Finding(SERVER, ok=True, detail=f"{session.client.url} answers and offers {len(models)} models")
+    return Finding(SERVER, ok=True, detail=f"{session.client.url} answers and offers {plural(len(models), 'model')}")

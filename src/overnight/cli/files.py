@@ -14,6 +14,7 @@ import click
 
 from overnight.cli import human, ids, shapes, submit
 from overnight.cli.commands import Group
+from overnight.cli.console import choose_fields
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import one_line
 from overnight.cli.session import Session, pass_session
@@ -204,4 +205,4 @@ def _print_json(session: Session, report: Report) -> None:
     import msgspec
 
     for each in report.problems:
-        session.console.write(msgspec.json.encode(each) + b"\n")
+        session.console.write(choose_fields(msgspec.json.encode(each), session.options.json or ()) + b"\n")

@@ -305,7 +305,7 @@ async def _started(settings: Settings, service: Service, listener: socket.socket
         upstreams=[state.url for state in service.catalogue.health()],
         warnings=[
             (
-                f"the upstream `{state.url}` does not answer: {state.problem}",
+                f"the upstream `{state.url}` does not answer ({state.problem})",
                 "start the model server, or name another with `--upstream`; batches wait until it answers",
             )
             for state in silent
@@ -439,7 +439,7 @@ async def _check_upstream(settings: Settings, upstream: UpstreamSettings) -> Che
         models = await client.models()
     except UpstreamProblem as problem:
         remedy = "start the model server, or name another with --upstream"
-        return Check(name=name, ok=False, detail=f"{upstream.url} does not answer: {problem}", remedy=remedy)
+        return Check(name=name, ok=False, detail=f"{upstream.url} does not answer ({problem})", remedy=remedy)
     finally:
         await client.close()
     return Check(name=name, ok=True, detail=f"{upstream.url}: {', '.join(models) or 'no models'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _MODELS_TIMEOUT = timedelta(seconds=10)
 _LONGEST_CONNECT = 10.0
 _CONNECTING = "(Connect)"
+_OS_ERROR = re.compile(r" \(os error \d+\)")
 _BAD_GATEWAY = 502
 _FIRST_ERROR = 400
 
@@ -94,7 +96,7 @@ class HttpUpstream:
             async with request as response:
                 body = await self._body(response)
         except PyreqwestError as error:
-            raise UpstreamProblem(_failure(error).detail) from error
+            raise UpstreamProblem(_cause(error)) from error
         if response.status != 200:  # noqa: PLR2004 - HTTP OK
             message = f"it answered GET /models with status {response.status}"
             raise UpstreamProblem(message)
@@ -171,7 +173,8 @@ def _never_connected(error: PyreqwestError) -> bool:
 
 def _cause(error: PyreqwestError) -> str:
     causes = getattr(error, "details", {}).get("causes") or []
-    return str(causes[-1]["message"]) if causes else error.message
+    text = str(causes[-1]["message"]) if causes else error.message
+    return _OS_ERROR.sub("", text).lower()
 
 
 def _retry_after(response: Response) -> float | None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from overnight.adapters.disk import sync_folder
 from overnight.ports.blobs import StorageFull
 
 if TYPE_CHECKING:
@@ -149,12 +150,3 @@ def _publish(temporary: Path, final: Path) -> None:
         sync_folder(final.parent.parent)
     temporary.rename(final)
     sync_folder(final.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

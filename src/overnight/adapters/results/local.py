@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from overnight.adapters.disk import sync_folder
 from overnight.domain.frame import MAGIC, Segment, encode, scan
 from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
@@ -200,7 +201,7 @@ class _SegmentWriter:
         try:
             os.pwrite(descriptor, MAGIC, 0)
             os.fsync(descriptor)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError:
             os.close(descriptor)
             raise
@@ -272,7 +273,7 @@ def _pinned(folder: Path, epoch: int) -> list[Segment]:
     if not pin.exists():
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         _write_pin(pin, _readable(folder, epoch))
     named = msgspec.json.decode(pin.read_bytes(), type=list[Segment])
     return [Segment(path=str(folder / segment.path), length=segment.length) for segment in named]
@@ -308,12 +309,4 @@ def _write_pin(pin: Path, segments: list[Segment]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(pin)
-    _sync_folder(pin.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(pin.parent)

@@ -114,7 +114,9 @@ class PhaseView:
     def _show_current(self, snapshot: Snapshot, now: float) -> None:
         line = _phase_line(snapshot.status, self._words_now(snapshot))
         self.screen.live(line)
-        if not self.screen.moving and snapshot.status == "in_progress" and self._gate.due(now, snapshot.share):
+        # When all is done, the line that closes the phase says so.
+        running = snapshot.status == "in_progress" and snapshot.share < 1
+        if running and not self.screen.moving and self._gate.due(now, snapshot.share):
             self.screen.settle(line)
 
     def _words_now(self, snapshot: Snapshot) -> str:

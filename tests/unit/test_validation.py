@@ -481,4 +481,4 @@ class TestFirstModel:
         path = tmp_path / "input.jsonl"
         path.write_bytes(content)
 
-        assert first_model(path) == model
+        assert first_model(path, 1000) == model

@@ -72,8 +72,9 @@ async def _require(owned: Owned, file: File, known: Known) -> None:
     Raises:
         NotYet: nobody offers it now, and an upstream that may do so does not answer.
     """
+    longest = owned.parts.limits[owned.batch.flavour].line_bytes
     async with owned.parts.blobs.local(file.blob) as path:
-        model = await owned.parts.offload.run(first_model, path)
+        model = await owned.parts.offload.run(first_model, path, longest)
     if model is not None and known.find(model) is None:
         raise _waits_for(model)
 

@@ -79,14 +79,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     line: int | None = None
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of a batch: all of them, those that succeeded, those that failed."""
-
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
-
-
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """A batch. Times are unix seconds; ``endpoint`` is as the caller wrote it.
 

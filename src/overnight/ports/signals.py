@@ -13,13 +13,3 @@ class Signals(Protocol):
 
     def batch_changed(self, batch_id: BatchId) -> None:
         """A batch was cancelled."""
-
-
-class NoSignals:
-    """For processes without a dispatcher."""
-
-    def batch_created(self) -> None:
-        """Do nothing: a dispatcher elsewhere polls."""
-
-    def batch_changed(self, batch_id: BatchId) -> None:
-        """Do nothing: the lease keeper of the owner reads the batch."""

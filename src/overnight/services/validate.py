@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _READ_BUFFER = 1024 * 1024
 _DEEPEST = 256
-_FIRST_LINE = 64 * 1024 * 1024
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +56,10 @@ def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Repo
     )
 
 
-def first_model(path: Path) -> str | None:
+def first_model(path: Path, line_bytes: int) -> str | None:
     """Give the model that the first request names, or ``None`` if that cannot be told. Raises ``OSError``."""
     with path.open("rb", buffering=_READ_BUFFER) as source:
-        _, _, _, raw = next(_lines(source, _FIRST_LINE), (0, 0, 0, None))
+        _, _, _, raw = next(_lines(source, line_bytes), (0, 0, 0, None))
     try:
         model = decode_head(raw or b"").body.model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

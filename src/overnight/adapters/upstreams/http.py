@@ -139,22 +139,22 @@ class HttpUpstream:
 
 
 def _build_client(settings: HttpSettings) -> Client:
-    builder = (
+    headers = {"content-type": "application/json"}
+    if settings.api_key:
+        # Azure reads `api-key`, all others the bearer token.
+        headers |= {"authorization": f"Bearer {settings.api_key}", "api-key": settings.api_key}
+    return (
         ClientBuilder()
         # Shorter than the whole, so that a server that cannot be reached is told from one that does not answer.
         .connect_timeout(timedelta(seconds=min(_LONGEST_CONNECT, settings.timeout / 2)))
         .timeout(timedelta(seconds=settings.timeout))
-        .default_headers({"content-type": "application/json"})
+        .default_headers(headers)
         .user_agent("overnight")
         # A redirect would carry bodies and keys to a server that nobody named.
         .follow_redirects(enable=False)
         .no_proxy()
+        .build()
     )
-    if settings.api_key:
-        # Azure reads `api-key`, all others the bearer token.
-        headers = {"authorization": f"Bearer {settings.api_key}", "api-key": settings.api_key}
-        builder = builder.default_headers({"content-type": "application/json", **headers})
-    return builder.build()
 
 
 def _failure(error: PyreqwestError) -> Failure:
@@ -167,14 +167,16 @@ def _failure(error: PyreqwestError) -> Failure:
 
 def _never_connected(error: PyreqwestError) -> bool:
     # pyreqwest raises the same error when the whole request takes too long; its causes tell them apart.
-    causes = getattr(error, "details", {}).get("causes") or []
-    return isinstance(error, ConnectTimeoutError) and any(_CONNECTING in cause["message"] for cause in causes)
+    return isinstance(error, ConnectTimeoutError) and any(_CONNECTING in cause for cause in _causes(error))
 
 
 def _cause(error: PyreqwestError) -> str:
-    causes = getattr(error, "details", {}).get("causes") or []
-    text = str(causes[-1]["message"]) if causes else error.message
+    text = (_causes(error) or [error.message])[-1]
     return _OS_ERROR.sub("", text).lower()
+
+
+def _causes(error: PyreqwestError) -> list[str]:
+    return [str(cause["message"]) for cause in getattr(error, "details", {}).get("causes") or []]
 
 
 def _retry_after(response: Response) -> float | None:

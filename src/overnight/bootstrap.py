@@ -42,7 +42,8 @@ from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
 from overnight.dispatch.owned import Parts
 from overnight.dispatch.pool import Pool
-from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.dispatch.router import Router
+from overnight.domain.deployment import Capacity, Deployment, UpstreamName
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.observability import logs
@@ -193,7 +194,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             blobs=blobs,
             logs=results,
             deployments=catalogue,
-            pools={upstream.name: Pool(upstream, attempts, clock) for upstream in upstreams},
+            router=Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock),
             offload=offload,
             clock=clock,
             entropy=entropy,
@@ -253,12 +254,11 @@ def _open_upstreams(settings: Settings, embedded: EmbeddedServer | None, stack: 
 def _http_upstream(settings: Settings, upstream: UpstreamSettings) -> HttpUpstream:
     http = HttpSettings(
         name=UpstreamName(upstream.label),
-        max_concurrency=upstream.max_concurrency,
         timeout=upstream.timeout,
         answer_bytes=settings.answer_bytes,
         api_key=upstream.api_key(),
     )
-    return HttpUpstream(http, lambda: upstream.url)
+    return HttpUpstream(http, upstream.capacity(), lambda: upstream.url)
 
 
 async def _start_embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer:
@@ -275,11 +275,11 @@ async def _start_embedded(settings: Settings, stack: AsyncExitStack) -> Embedded
 def _embedded_upstream(settings: Settings, server: EmbeddedServer) -> HttpUpstream:
     http = HttpSettings(
         name=_EMBEDDED,
-        max_concurrency=settings.embedded_slots,
         timeout=_EMBEDDED_TIMEOUT,
         answer_bytes=settings.answer_bytes,
     )
-    return HttpUpstream(http, server.base_url)
+    slots = settings.embedded_slots
+    return HttpUpstream(http, Capacity(max_concurrency=slots, start_concurrency=slots), server.base_url)
 
 
 def _configured(settings: Settings, upstreams: Sequence[HttpUpstream], clock: SystemClock) -> list[Deployment]:

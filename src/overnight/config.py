@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from overnight.domain.batch import Expiry
+from overnight.domain.deployment import Capacity
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import DEFAULTS, MIB, Limits
 
 _DAY = 86_400.0
+_START_CONCURRENCY = 16
 
 
 class ConfigError(Exception):
@@ -37,7 +39,19 @@ class UpstreamSettings(BaseModel):
     name: str = Field(default="", description="A name of your own; the host and port if left out.")
     api_key_env: str | None = Field(default=None, description="Environment variable with the key.")
     api_key_file: Path | None = Field(default=None, description="File with the key.")
-    max_concurrency: int = Field(default=64, ge=1, description="Most requests in flight at once.")
+    max_concurrency: int = Field(
+        default=512, ge=1, description="Most requests in flight at once; how many the server bears is found by trying."
+    )
+    start_concurrency: int | None = Field(
+        default=None, ge=1, description="Requests in flight to begin with; 16, or max_concurrency if that is less."
+    )
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Most requests in any minute.")
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="Most tokens in any minute, of requests and answers together."
+    )
+    weight: float = Field(
+        default=1.0, gt=0, description="Share of the requests while there are fewer than all upstreams could take."
+    )
     timeout: float = Field(default=600.0, gt=0, le=_DAY, description="Seconds until a request is given up.")
 
     @model_validator(mode="before")
@@ -59,6 +73,23 @@ class UpstreamSettings(BaseModel):
             message = "a key or password does not belong into the URL; use api_key_env or api_key_file"
             raise ValueError(message)
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> UpstreamSettings:
+        if self.start_concurrency is not None and self.start_concurrency > self.max_concurrency:
+            message = "start_concurrency is more than max_concurrency"
+            raise ValueError(message)
+        return self
+
+    def capacity(self) -> Capacity:
+        """Give the bounds of what may be asked."""
+        return Capacity(
+            max_concurrency=self.max_concurrency,
+            start_concurrency=self.start_concurrency or min(_START_CONCURRENCY, self.max_concurrency),
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            weight=self.weight,
+        )
 
     @property
     def label(self) -> str:

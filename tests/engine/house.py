@@ -25,6 +25,7 @@ from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
 from overnight.dispatch.owned import Parts
 from overnight.dispatch.pool import Pool
+from overnight.dispatch.router import Router
 from overnight.domain.batch import Batch, BatchStatus
 from overnight.domain.file import File
 from overnight.domain.flavour import Flavour
@@ -191,7 +192,7 @@ class House:
             blobs=self.stores.blobs,
             logs=self.stores.logs,
             deployments=self.deployments,
-            pools=self.pools,
+            router=Router(self.pools.values(), self.clock),
             offload=InPlace(),
             clock=self.clock,
             entropy=self.entropy,

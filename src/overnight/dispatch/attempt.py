@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from overnight.dispatch.run import Attempt
 from overnight.domain.outcome import examine, to_result
 from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy, succeeded
 
@@ -29,19 +30,22 @@ class Attempts:
         self._clock = clock
         self._entropy = entropy
 
+    def read(self, run: Run, attempt: Attempt) -> Request | None:
+        """Read a request from the input; ``None`` if that cannot be done, and the run ends."""
+        try:
+            return run.read(attempt.line)
+        except (OSError, ValueError, struct.error, RecursionError) as error:
+            # The disk is in trouble or the input is damaged: nothing more can be read, so the batch has to wait.
+            run.break_off(error)
+            return None
+
     async def make(
-        self, run: Run, line: int, attempt: int, upstream: Upstream, slot: asyncio.Task[None]
+        self, run: Run, attempt: Attempt, request: Request, upstream: Upstream, slot: asyncio.Task[None]
     ) -> Outcome | None:
         """Try a request once and see to what follows; gives the outcome, or ``None`` if there is none.
 
         ``slot`` is the calling task: it is cancelled, and goes on, when the run is aborted.
         """
-        try:
-            request = run.read(line)
-        except (OSError, ValueError, struct.error, RecursionError) as error:
-            # The disk is in trouble or the input is damaged: nothing more can be read, so the batch has to wait.
-            run.break_off(error)
-            return None
         run.entered(slot)
         try:
             outcome = await _send(run, request, upstream)
@@ -55,26 +59,27 @@ class Attempts:
         await run.room()
         return outcome
 
-    def _settle(self, run: Run, request: Request, attempt: int, outcome: Outcome, upstream: Upstream) -> None:
-        line = request.line
+    def _settle(self, run: Run, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:
         if succeeded(outcome):
-            run.record(to_result(request, run.own_id(line), outcome))
+            run.record(to_result(request, run.own_id(attempt.line), outcome, attempt.number, attempt.last_status))
             return
         decision = self._policy.decide(
             outcome,
-            attempt=attempt,
+            attempt=attempt.number,
             now=self._clock.now(),
             deadline=run.batch.deadline(),
             jitter=self._entropy.fraction(),
         )
         match decision:
             case Accept():
-                run.record(to_result(request, run.own_id(line), outcome))
+                run.record(to_result(request, run.own_id(attempt.line), outcome, attempt.number, attempt.last_status))
             case Retry(after=after, counts=counts):
-                _log_retry(run, line, attempt, outcome, upstream, after)
-                run.put_back(line, attempt + counts, not_before=self._clock.now() + after)
+                _log_retry(run, attempt, outcome, upstream, after)
+                status = outcome.status or attempt.last_status
+                again = Attempt(attempt.line, attempt.number + counts, status)
+                run.put_back(again, not_before=self._clock.now() + after)
             case Leave():
-                log.info("attempt.left", batch_id=run.batch.id, line=line, upstream=upstream.name)
+                log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=upstream.name)
 
 
 async def _send(run: Run, request: Request, upstream: Upstream) -> Outcome:
@@ -86,12 +91,12 @@ async def _send(run: Run, request: Request, upstream: Upstream) -> Outcome:
         return Failure(fault=Fault.BROKEN_OFF, detail=detail)
 
 
-def _log_retry(run: Run, line: int, attempt: int, outcome: Outcome, upstream: Upstream, after: float) -> None:
+def _log_retry(run: Run, attempt: Attempt, outcome: Outcome, upstream: Upstream, after: float) -> None:
     log.debug(
         "attempt.retried",
         batch_id=run.batch.id,
-        line=line,
-        attempt=attempt,
+        line=attempt.line,
+        attempt=attempt.number,
         upstream=upstream.name,
         status=outcome.status,
         fault=outcome.fault if isinstance(outcome, Failure) else None,

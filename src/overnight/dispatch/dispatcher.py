@@ -38,7 +38,7 @@ _MOST_OWNED = 64
 
 
 class Dispatcher:
-    """Owns batches. One task for each owned batch, one that claims, one that renews, and the slots of the pools."""
+    """Owns batches. One task for each owned batch, one that claims, one that renews, and the slots of the upstreams."""
 
     def __init__(self, parts: Parts, sweeper: Sweeper, worker: WorkerId, *, shutdown_grace: float) -> None:
         self._parts = parts
@@ -67,9 +67,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Work until ``stop`` is called; returns when nothing of ours is in flight any more."""
         async with asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(pool.serve(), name=f"pool of {pool.name}") for pool in self._parts.pools.values()
-            ]
+            loops = [group.create_task(self._parts.router.serve(), name="upstreams")]
             claiming = group.create_task(self._claim(group), name="claim batches")
             loops.append(group.create_task(self._renew(), name="renew leases"))
             loops.append(group.create_task(self._sweep(), name="sweep files"))

@@ -81,17 +81,15 @@ async def _opened(owned: Owned, deployment: Deployment) -> AsyncIterator[Run]:
 
 
 async def _work(owned: Owned, run: Run, deployment: Deployment) -> None:
-    pools = [owned.parts.pools[name] for name in deployment.upstreams]
-    for pool in pools:
-        pool.add(run)
+    router = owned.parts.router
+    router.add(run, deployment.upstreams)
     try:
         async with asyncio.TaskGroup() as group:
             showing = group.create_task(_show_progress(owned, run), name=f"progress of {owned.batch.id}")
             await _until_ended(owned, run)
             showing.cancel()
     finally:
-        for pool in pools:
-            pool.remove(run)
+        router.remove(run, deployment.upstreams)
         # Only after an error is anything still in flight here; its results would have no log to go to.
         run.stop(StopCause.TROUBLE)
         run.abort()

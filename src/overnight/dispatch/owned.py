@@ -13,9 +13,8 @@ from overnight.domain.batch import LEAVING, Batch, StopCause
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overnight.dispatch.pool import Pool
+    from overnight.dispatch.router import Router
     from overnight.dispatch.run import Run
-    from overnight.domain.deployment import UpstreamName
     from overnight.domain.file import File
     from overnight.domain.flavour import Flavour
     from overnight.domain.limits import Limits
@@ -46,7 +45,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     blobs: Blobs
     logs: ResultLogs
     deployments: Deployments
-    pools: Mapping[UpstreamName, Pool]
+    router: Router
     offload: Offload
     clock: Clock
     entropy: Entropy

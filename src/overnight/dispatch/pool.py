@@ -1,4 +1,4 @@
-"""The slots of one upstream: as many requests in flight as it may have, taken in turn from the batches it serves."""
+"""One upstream at work: how many requests it may have in flight, whether it is left alone, which one comes next."""
 
 from __future__ import annotations
 
@@ -8,115 +8,186 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.domain.retry import Failure, Outcome, never_arrived
+from overnight.dispatch.breaker import Breaker
+from overnight.dispatch.limiter import Limiter
+from overnight.dispatch.rate import Rate
+from overnight.domain.request import estimate_tokens
+from overnight.domain.result import Answer
+from overnight.domain.retry import Failure, Outcome, Trouble, overloaded, trouble_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from overnight.dispatch.attempt import Attempts
-    from overnight.dispatch.run import Run
+    from overnight.dispatch.run import Attempt, Run
     from overnight.domain.deployment import UpstreamName
+    from overnight.domain.request import Request
     from overnight.ports.clock import Clock
     from overnight.ports.upstream import Upstream
 
 log = structlog.get_logger()
 
-# How long to leave an upstream alone that cannot be reached, in seconds: doubling from the first to the second.
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 15.0
+# A server that asks for longer is asked again after so many seconds.
+_LONGEST_WAIT = 600.0
+
+Taken = tuple["Run", "Attempt"]
 
 
 class Pool:
-    """Works for one upstream. Slots never wait for one another: each takes the next request when it is free."""
+    """Works for one upstream. Requests never wait for one another: what ends makes room for the next at once."""
 
     def __init__(self, upstream: Upstream, attempts: Attempts, clock: Clock) -> None:
+        capacity = upstream.capacity
+        self.in_flight = 0
         self._upstream = upstream
         self._attempts = attempts
         self._clock = clock
         self._runs: deque[Run] = deque()
-        self._ready = asyncio.Event()
-        self._rearm = asyncio.Event()
-        self._paused_until = 0.0
-        self._pause = _FIRST_PAUSE
-        self.problem: str | None = None
+        self._limiter = Limiter(start=capacity.start_concurrency, cap=capacity.max_concurrency)
+        self._breaker = Breaker()
+        self._requests = Rate(capacity.requests_per_minute) if capacity.requests_per_minute else None
+        self._tokens = Rate(capacity.tokens_per_minute) if capacity.tokens_per_minute else None
+        self._group: asyncio.TaskGroup | None = None
+        self._on_room: Callable[[], None] = _tell_nobody
 
     @property
     def name(self) -> UpstreamName:
         """The upstream's name."""
         return self._upstream.name
 
-    async def serve(self) -> None:
-        """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._alarm(), name=f"alarm of {self.name}")
-            for slot in range(self._upstream.max_concurrency):
-                group.create_task(self._work(), name=f"slot {slot} of {self.name}")
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now."""
+        return self._limiter.limit
+
+    @property
+    def problem(self) -> str | None:
+        """Why the upstream is left alone or on trial; ``None`` if it is in order."""
+        return self._breaker.problem
+
+    @property
+    def load(self) -> float:
+        """How full the upstream would be with one request more, by its limit and its weight."""
+        return (self.in_flight + 1) / (self._limiter.limit * self._upstream.capacity.weight)
+
+    def open(self, group: asyncio.TaskGroup, on_room: Callable[[], None]) -> None:
+        """Work in a task group from now on; ``on_room`` is called when a request more could be sent than there was."""
+        self._group = group
+        self._on_room = on_room
 
     def add(self, run: Run) -> None:
         """Let the upstream work on a batch."""
         self._runs.append(run)
-        run.on_put_back.append(self._rearm.set)
-        self._ready.set()
 
     def remove(self, run: Run) -> None:
         """Take a batch away."""
         self._runs.remove(run)
-        run.on_put_back.remove(self._rearm.set)
 
-    async def _work(self) -> None:
+    def start_one(self) -> bool:
+        """Send one more request, if there is room for it and one is due."""
+        if self._group is None or self.in_flight >= self._limiter.limit:
+            return False
+        taken = self._take()
+        if taken is None:
+            return False
+        self.in_flight += 1
+        self._group.create_task(self._work(taken), name=f"slot of {self.name}")
+        return True
+
+    def due_at(self) -> float | None:
+        """Say when a request could be sent that cannot be now (unix seconds); ``None`` if only an event can tell."""
+        if self.in_flight >= self._limiter.limit:
+            return None
+        dues = [due for run in self._runs if (due := run.due_at()) is not None]
+        return max(min(dues), self._free_at()) if dues else None
+
+    async def _work(self, taken: Taken | None) -> None:
+        """Be a slot: send one request after the other until there is none, or no room for it."""
         slot = asyncio.current_task()
-        if slot is None:
-            return
-        while True:
-            await self._ready.wait()
-            taken = self._take()
-            if taken is None:
-                self._ready.clear()
-                self._rearm.set()
-                continue
-            run, line, attempt = taken
-            self._note(await self._attempts.make(run, line, attempt, self._upstream, slot))
+        try:
+            while taken is not None and slot is not None:
+                await self._attempt(*taken, slot)
+                if self.in_flight > self._limiter.limit:
+                    return
+                taken = self._take()
+                if self.in_flight < self._limiter.limit:
+                    self._on_room()
+        finally:
+            self.in_flight -= 1
+            self._on_room()
 
-    def _take(self) -> tuple[Run, int, int] | None:
+    async def _attempt(self, run: Run, attempt: Attempt, slot: asyncio.Task[None]) -> None:
+        request = self._attempts.read(run, attempt)
+        if request is None:
+            return
+        began = self._clock.now()
+        self._breaker.sent(began)
+        reserved = self._spend(request, began)
+        outcome = await self._attempts.make(run, attempt, request, self._upstream, slot)
+        if outcome is not None:
+            self._note(outcome, began, reserved)
+
+    def _take(self) -> Taken | None:
         now = self._clock.now()
-        if now < self._paused_until:
+        if now < self._free_at():
             return None
         for _ in range(len(self._runs)):
             run = self._runs[0]
             self._runs.rotate(-1)
-            taken = run.take(now)
-            if taken is not None:
-                return run, *taken
+            attempt = run.take(now)
+            if attempt is not None:
+                return run, attempt
         return None
 
-    def _note(self, outcome: Outcome | None) -> None:
-        if outcome is not None and self.problem is not None and not never_arrived(outcome):
+    def _free_at(self) -> float:
+        free_at = self._breaker.free_at()
+        if self._requests is not None:
+            free_at = max(free_at, self._requests.free_at())
+        if self._tokens is not None:
+            free_at = max(free_at, self._tokens.free_at())
+        return free_at
+
+    def _spend(self, request: Request, now: float) -> int:
+        if self._requests is not None:
+            self._requests.spend(1, now)
+        if self._tokens is None:
+            return 0
+        tokens = estimate_tokens(request.body)
+        self._tokens.spend(tokens, now)
+        return tokens
+
+    def _note(self, outcome: Outcome, began: float, reserved: int) -> None:
+        now = self._clock.now()
+        if self._tokens is not None and isinstance(outcome, Answer) and outcome.succeeded:
+            self._tokens.give_back(reserved - outcome.usage.total_tokens)
+        trouble = trouble_of(outcome)
+        if overloaded(outcome):
+            self._limiter.refused(began, now)
+        elif trouble is not Trouble.UNREACHABLE:
+            self._limiter.succeeded(began, now, self.in_flight < self._limiter.limit)
+        if trouble is None:
+            self._note_success(began)
+        else:
+            self._note_trouble(trouble, outcome, began, now)
+
+    def _note_success(self, began: float) -> None:
+        problem = self._breaker.problem
+        self._breaker.succeeded(began)
+        if problem is not None and self._breaker.problem is None:
             log.info("upstream.back", upstream=self.name)
-            self.problem = None
-            self._pause = _FIRST_PAUSE
-        if isinstance(outcome, Failure) and never_arrived(outcome):
-            self._hold_off(outcome)
 
-    def _hold_off(self, failure: Failure) -> None:
-        now = self._clock.now()
-        if now < self._paused_until:
-            return
-        if self.problem is None:
-            log.warning("upstream.unreachable", upstream=self.name, detail=failure.detail)
-        self.problem = failure.detail
-        self._paused_until = now + self._pause
-        self._rearm.set()
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+    def _note_trouble(self, trouble: Trouble, outcome: Outcome, began: float, now: float) -> None:
+        known = self._breaker.problem
+        if isinstance(outcome, Failure):
+            detail, wait = outcome.detail, None
+        else:
+            detail, wait = f"The upstream answers with status {outcome.status}.", outcome.retry_after
+        if wait is not None:
+            wait = min(max(wait, 0.0), _LONGEST_WAIT)
+        opened = self._breaker.failed(trouble, began, now, detail=detail, wait=wait)
+        if opened and known is None:
+            log.warning("upstream.left_alone", upstream=self.name, trouble=trouble, detail=detail, wait=wait)
 
-    async def _alarm(self) -> None:
-        """Wake the slots when a retry or the end of a pause is due."""
-        while True:
-            self._rearm.clear()
-            # While no slot is idle there is nobody to wake, whatever is due: the next idle one rearms.
-            due = None if self._ready.is_set() else self._next_due()
-            if not await self._clock.wait(self._rearm, None if due is None else due - self._clock.now()):
-                self._ready.set()
 
-    def _next_due(self) -> float | None:
-        now = self._clock.now()
-        if self._paused_until > now:
-            return self._paused_until
-        return min((due for run in self._runs if (due := run.next_due()) is not None), default=None)
+def _tell_nobody() -> None:
+    """Stand in until somebody wants to know."""

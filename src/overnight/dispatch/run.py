@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from overnight.dispatch.source import Source
 from overnight.domain.batch import LEAVING, Batch, StopCause
 from overnight.domain.ids import request_id_prefix
 from overnight.domain.request import Request, parse_request, with_model
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from overnight.domain.deployment import Deployment
     from overnight.domain.index import Index
     from overnight.ports.results import ResultLog
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One try of a request: ``number`` counts from 1, ``last_status`` is what the try before brought."""
+
+    line: int
+    number: int = 1
+    last_status: int | None = None
 
 
 class Run:
@@ -35,16 +45,16 @@ class Run:
         self.halted = asyncio.Event()
         self.ended = asyncio.Event()
         self.settled = asyncio.Event()
-        self.on_put_back: list[Callable[[], None]] = []
-        self._index = index
+        self.on_put_back: Callable[[], None] = _tell_nobody
+        self._total = len(index)
         self._deadline = batch.deadline()
-        self._source = source
+        self._source = Source(source, index)
         self._renames = deployment.model != deployment.name
         self._id_prefix = request_id_prefix(batch.id)
         self._log: ResultLog | None = None
         self._next = 0
         self._done = bytearray()
-        self._retries: list[tuple[float, int, int]] = []
+        self._retries: list[tuple[float, int, Attempt]] = []
         self._in_flight: set[asyncio.Task[None]] = set()
         self._aborted: set[asyncio.Task[None]] = set()
         self._completed = 0
@@ -67,7 +77,7 @@ class Run:
     @property
     def remaining(self) -> int:
         """How many requests have no durable result."""
-        return len(self._index) - self._completed - self._failed
+        return self._total - self._completed - self._failed
 
     def on_durable(self, recorded: Tally) -> None:
         """Count results that have just become durable."""
@@ -76,31 +86,37 @@ class Run:
         self._usage += recorded.usage
         self._check_end()
 
-    def take(self, now: float) -> tuple[int, int] | None:
-        """Give the next request to send, as its line and the number of this try (from 1)."""
+    def take(self, now: float) -> Attempt | None:
+        """Give the next request to send; ``None`` if none is due."""
         if self.cause is not None or self._log is None:
             return None
         if self._deadline is not None and now >= self._deadline:
             self.stop(StopCause.EXPIRY)
             return None
         if self._retries and self._retries[0][0] <= now:
-            _, line, attempt = heapq.heappop(self._retries)
-            return line, attempt
-        self._next = self._done.find(0, self._next) if self._next >= 0 else -1
-        if self._next < 0:
+            return heapq.heappop(self._retries)[2]
+        line = self._find_next()
+        if line < 0:
             return None
-        line = self._next
         self._done[line] = 1
-        return line, 1
+        return Attempt(line)
 
-    def next_due(self) -> float | None:
-        """Say when the next retry is due (unix seconds)."""
-        return self._retries[0][0] if self._retries and self.cause is None else None
+    def due_at(self) -> float | None:
+        """Say from when on ``take`` gives a request (unix seconds), 0 for now; ``None`` if it has none to give."""
+        if self.cause is not None or self._log is None:
+            return None
+        if self._find_next() >= 0:
+            return 0.0
+        return self._retries[0][0] if self._retries else None
+
+    def _find_next(self) -> int:
+        if self._next >= 0:
+            self._next = self._done.find(0, self._next)
+        return self._next
 
     def read(self, line: int) -> Request:
         """Read a request from the input file, its body as it is to be sent."""
-        offset, length = self._index[line]
-        request = parse_request(line, os.pread(self._source, length, offset))
+        request = parse_request(line, self._source.read(line))
         if not self._renames:
             return request
         return Request(line=line, custom_id=request.custom_id, body=with_model(request.body, self.deployment.model))
@@ -140,12 +156,11 @@ class Run:
         if self._log is not None:
             await self._log.room()
 
-    def put_back(self, line: int, attempt: int, *, not_before: float) -> None:
-        """Take a request back that is to be tried again; ``attempt`` numbers that next try."""
-        heapq.heappush(self._retries, (not_before, line, attempt))
+    def put_back(self, attempt: Attempt, *, not_before: float) -> None:
+        """Take a request back that is to be tried again."""
+        heapq.heappush(self._retries, (not_before, attempt.line, attempt))
         # It may be due before any that is waited for, and another upstream may be the one to do it.
-        for wake in self.on_put_back:
-            wake()
+        self.on_put_back()
 
     def stop(self, cause: StopCause) -> None:
         """Start no more requests; the first cause counts, but a lost lease overrides all."""
@@ -175,3 +190,7 @@ class Run:
         if not self._in_flight:
             self.ended.set()
             self.settled.set()
+
+
+def _tell_nobody() -> None:
+    """Stand in where nobody waits."""

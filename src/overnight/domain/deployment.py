@@ -22,3 +22,17 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: tuple[UpstreamName, ...]
     created_at: int = 0
     expiry: Expiry | None = None
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator says that an upstream may be asked for; how much it bears within that is found by trying.
+
+    ``start_concurrency`` is where the search begins; ``None`` means no bound. An upstream of twice the ``weight`` gets
+    twice the requests while there are fewer of them than all upstreams could take.
+    """
+
+    max_concurrency: int
+    start_concurrency: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    weight: float = 1.0

@@ -39,10 +39,16 @@ def examine(outcome: Outcome) -> Outcome:
     )
 
 
-def to_result(request: Request, own_id: str, outcome: Outcome) -> Result:
-    """Give the result of a request whose outcome stands. ``own_id`` also stands in for a missing request id."""
+def to_result(
+    request: Request, own_id: str, outcome: Outcome, attempts: int = 1, last_status: int | None = None
+) -> Result:
+    """Give the result of a request whose outcome stands. ``own_id`` also stands in for a missing request id.
+
+    ``attempts`` is how often it was tried, ``last_status`` what the try before the last brought.
+    """
     if isinstance(outcome, Failure):
-        return Result(line=request.line, kind=ResultKind.FAILED, record=_failure_record(request, own_id, outcome))
+        record = _failure_record(request, own_id, outcome, _tries(attempts, last_status))
+        return Result(line=request.line, kind=ResultKind.FAILED, record=record)
     record = response_line(request.custom_id, own_id, outcome.status, outcome.request_id or own_id, outcome.body)
     kind = ResultKind.SUCCEEDED if outcome.succeeded else ResultKind.FAILED
     return Result(line=request.line, kind=kind, record=record, usage=outcome.usage)
@@ -58,9 +64,16 @@ def _unreadable(answer: Answer) -> Outcome:
     return msgspec.structs.replace(answer, body=error_body(detail, kind=kind, code=None))
 
 
-def _failure_record(request: Request, own_id: str, failure: Failure) -> bytes:
+def _failure_record(request: Request, own_id: str, failure: Failure, tries: str) -> bytes:
     if failure.fault is Fault.TIMEOUT:
         code, message = REQUEST_TIMEOUT
-        return error_line(request.custom_id, own_id, code, message)
-    body = error_body(failure.detail, kind="server_error", code=f"upstream_{failure.fault}")
+        return error_line(request.custom_id, own_id, code, message + tries)
+    body = error_body(failure.detail + tries, kind="server_error", code=f"upstream_{failure.fault}")
     return response_line(request.custom_id, own_id, failure.status or BAD_GATEWAY, own_id, body)
+
+
+def _tries(attempts: int, last_status: int | None) -> str:
+    if attempts == 1:
+        return ""
+    before = "" if last_status is None else f", with status {last_status} before"
+    return f" It was tried {attempts} times{before}."

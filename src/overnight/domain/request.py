@@ -62,6 +62,27 @@ def parse_request(line: int, raw: bytes) -> Request:
     return Request(line=line, custom_id=bytes(decoded.custom_id), body=bytes(decoded.body))
 
 
+class _Bounds(msgspec.Struct):
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+_bounds_decoder = msgspec.json.Decoder(_Bounds)
+
+_BYTES_A_TOKEN = 4
+
+
+def estimate_tokens(body: bytes) -> int:
+    """Guess how many tokens a request will use: a token for every 4 bytes, and all that its answer may have."""
+    try:
+        bounds = _bounds_decoder.decode(body)
+    except msgspec.DecodeError:
+        return len(body) // _BYTES_A_TOKEN
+    answer = bounds.max_completion_tokens or bounds.max_output_tokens or bounds.max_tokens or 0
+    return len(body) // _BYTES_A_TOKEN + max(answer, 0)
+
+
 def with_model(body: bytes, model: str) -> bytes:
     """Give a body that has a ``model`` with another value of it, and every other byte as it was."""
     start, end = _model_place(body)

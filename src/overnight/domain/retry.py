@@ -99,6 +99,32 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return ceiling * (0.1 + 0.9 * jitter)
 
 
+class Trouble(StrEnum):
+    """What an outcome says about the upstream, and not about the request alone."""
+
+    UNREACHABLE = "unreachable"
+    REFUSING = "refusing"
+    FAILING = "failing"
+
+
+def trouble_of(outcome: Outcome) -> Trouble | None:
+    """Say what an outcome tells about the upstream; ``None`` if it is in order."""
+    if isinstance(outcome, Failure):
+        if outcome.fault is Fault.TOO_LARGE:
+            return None
+        return Trouble.UNREACHABLE if never_arrived(outcome) else Trouble.FAILING
+    if outcome.status in OVERLOADED:
+        return Trouble.REFUSING
+    return Trouble.FAILING if outcome.status in SERVER_ERRORS and is_retried(outcome.status) else None
+
+
+def overloaded(outcome: Outcome) -> bool:
+    """Say whether the upstream had too much to do: it refused the request, or did not answer it in time."""
+    if isinstance(outcome, Failure):
+        return outcome.fault is Fault.TIMEOUT
+    return outcome.status in OVERLOADED
+
+
 def succeeded(outcome: Outcome) -> bool:
     """Say whether an attempt brought what was asked for."""
     return isinstance(outcome, Answer) and outcome.succeeded

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.domain.deployment import Capacity, Deployment, UpstreamName
 from overnight.domain.retry import Outcome
 
 
@@ -13,7 +13,7 @@ class Upstream(Protocol):
     """An OpenAI-compatible model server."""
 
     name: UpstreamName
-    max_concurrency: int
+    capacity: Capacity
 
     async def send(self, endpoint: str, body: bytes) -> Outcome:
         """Post a body, byte for byte, to an endpoint such as ``/v1/chat/completions``; never raises for its faults."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.domain.deployment import Capacity, Deployment, UpstreamName
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Fault, Outcome
 from overnight.ports.upstream import Known
@@ -63,10 +63,10 @@ class InProcessUpstream:
         script: Callable[[Sent], Reply] | None = None,
         *,
         name: str = "scripted",
-        max_concurrency: int = 4,
+        capacity: Capacity | None = None,
     ) -> None:
         self.name = UpstreamName(name)
-        self.max_concurrency = max_concurrency
+        self.capacity = capacity or Capacity(max_concurrency=4, start_concurrency=4)
         self.script = script or always(answer())
         self.sent: list[Sent] = []
         self.in_flight = 0

@@ -16,7 +16,7 @@ from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Fault, Outcome
 
 if TYPE_CHECKING:
-    from overnight.domain.deployment import UpstreamName
+    from overnight.domain.deployment import Capacity, UpstreamName
 
 # In seconds.
 _MODELS_TIMEOUT = 10.0
@@ -35,7 +35,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to talk to an upstream. ``timeout`` is for one request, in seconds; ``answer_bytes`` bounds an answer."""
 
     name: UpstreamName
-    max_concurrency: int
     timeout: float
     answer_bytes: int
     api_key: str | None = msgspec.field(default=None)
@@ -58,9 +57,9 @@ _models_decoder = msgspec.json.Decoder(_Models)
 class HttpUpstream:
     """Sends bodies as they are; ``base_url`` is asked for at each request, since an embedded server may move."""
 
-    def __init__(self, settings: HttpSettings, base_url: Callable[[], str]) -> None:
+    def __init__(self, settings: HttpSettings, capacity: Capacity, base_url: Callable[[], str]) -> None:
         self.name = settings.name
-        self.max_concurrency = settings.max_concurrency
+        self.capacity = capacity
         self._answer_bytes = settings.answer_bytes
         self._base_url = base_url
         self._wire = _open_wire(settings)

@@ -1,0 +1,102 @@
+"""Whether an upstream is left alone for a while: decided once for all its requests, not found out by each of them."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from overnight.domain.retry import Trouble
+
+# In seconds: pauses double from the first to the second; a probe that has not failed for so long counts as a good sign.
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 15.0
+_PATIENCE = 1.0
+# A flaky server fails some of its requests, a broken one nearly all.
+_FAILURES = 5
+_SHARE = 0.8
+# A server that still answers with errors after so many probes is not down: its errors are about the requests.
+_MOST_PROBES = 8
+
+
+class _State(Enum):
+    CLOSED = auto()
+    OPEN = auto()
+    PROBING = auto()
+    TRIAL = auto()
+
+
+class Breaker:
+    """Told of each request how it began and ended. Times are seconds of one clock.
+
+    Closed, all requests pass. Open, none does until ``free_at``. Then one may probe. Unless the probe fails, others
+    follow on trial, until a request that began since has succeeded.
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self._state = _State.CLOSED
+        self._until = 0.0
+        self._pause = _FIRST_PAUSE
+        self._probes = 0
+        self._streak_began = 0.0
+        self._failures = 0
+        self._sent = 0
+
+    def free_at(self) -> float:
+        """Say from when on a request may start."""
+        return self._until if self._state in {_State.OPEN, _State.PROBING} else 0.0
+
+    def sent(self, now: float) -> None:
+        """Note that a request starts, which ``free_at`` allows."""
+        if self._state is _State.CLOSED:
+            self._sent += 1
+        elif self._state is _State.OPEN:
+            self._state = _State.PROBING
+            self._streak_began = now
+            self._until = now + _PATIENCE
+        elif self._state is _State.PROBING:
+            self._state = _State.TRIAL
+
+    def succeeded(self, began: float) -> None:
+        """Note an answer, good or bad, that tells of a server in order."""
+        if began < self._streak_began or self._state is _State.OPEN:
+            return
+        self._failures = 0
+        if self._state is not _State.CLOSED:
+            self._state = _State.CLOSED
+            self.problem = None
+            self._pause = _FIRST_PAUSE
+            self._probes = 0
+
+    def failed(self, trouble: Trouble, began: float, now: float, *, detail: str, wait: float | None = None) -> bool:
+        """Note trouble; ``wait`` is how long the server asked to be left alone. Says whether that begins now."""
+        if self._state is _State.OPEN or not self._is_due(trouble, began, now):
+            return False
+        if self._gives_way(trouble):
+            return False
+        self._until = now + (self._pause if wait is None else wait)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        self._state = _State.OPEN
+        self._failures = 0
+        self.problem = detail
+        return True
+
+    def _is_due(self, trouble: Trouble, began: float, now: float) -> bool:
+        if self._state is not _State.CLOSED:
+            return began >= self._streak_began
+        if self._failures == 0:
+            self._streak_began = now
+            self._sent = 0
+        self._failures += 1
+        if trouble is Trouble.UNREACHABLE:
+            return True
+        return self._failures >= _FAILURES and self._failures >= _SHARE * self._sent
+
+    def _gives_way(self, trouble: Trouble) -> bool:
+        """Let errors pass which may be the requests' own: a batch of poison must end, too."""
+        if trouble is not Trouble.FAILING:
+            return False
+        self._probes += self._state is not _State.CLOSED
+        if self._probes < _MOST_PROBES:
+            return False
+        self._state = _State.TRIAL
+        return True

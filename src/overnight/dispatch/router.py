@@ -1,0 +1,64 @@
+"""Which upstream gets a request: of those that serve its deployment and have room, the one with the least load."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from overnight.dispatch.pool import Pool
+    from overnight.dispatch.run import Run
+    from overnight.domain.deployment import UpstreamName
+    from overnight.ports.clock import Clock
+
+
+class Router:
+    """All pools. While there is more to do than they can take, each serves itself as soon as it has room."""
+
+    def __init__(self, pools: Iterable[Pool], clock: Clock) -> None:
+        self._pools: Mapping[UpstreamName, Pool] = {pool.name: pool for pool in pools}
+        self._clock = clock
+        self._rearm = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for pool in self._pools.values():
+                pool.open(group, self._rearm.set)
+            await self._keep_offering()
+
+    def add(self, run: Run, upstreams: Iterable[UpstreamName]) -> None:
+        """Let some upstreams work on a batch."""
+        run.on_put_back = self._rearm.set
+        for name in upstreams:
+            self._pools[name].add(run)
+        self._rearm.set()
+
+    def remove(self, run: Run, upstreams: Iterable[UpstreamName]) -> None:
+        """Take a batch away."""
+        for name in upstreams:
+            self._pools[name].remove(run)
+
+    async def _keep_offering(self) -> None:
+        """Hand out requests when there is room that no pool fills by itself: new batches, retries, ends of pauses."""
+        while True:
+            self._rearm.clear()
+            self._offer()
+            due = self._next_due()
+            await self._clock.wait(self._rearm, None if due is None else due - self._clock.now())
+
+    def _offer(self) -> None:
+        pools = list(self._pools.values())
+        while pools:
+            pool = min(pools, key=_load)
+            if not pool.start_one():
+                pools.remove(pool)
+
+    def _next_due(self) -> float | None:
+        return min((due for pool in self._pools.values() if (due := pool.due_at()) is not None), default=None)
+
+
+def _load(pool: Pool) -> float:
+    return pool.load

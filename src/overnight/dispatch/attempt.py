@@ -46,8 +46,9 @@ class Attempts:
 
         ``slot`` is the calling task: it is cancelled, and goes on, when the run is aborted.
         """
-        run.entered(slot)
         try:
+            if not run.entered(slot):
+                return None
             outcome = await _send(run, request, upstream)
             self._settle(run, request, attempt, outcome, upstream)
         except asyncio.CancelledError:

@@ -6,12 +6,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from overnight.dispatch.breaker import Breaker
 from overnight.dispatch.limiter import Limiter
 from overnight.dispatch.rate import Rate
-from overnight.domain.request import estimate_tokens
+from overnight.dispatch.run import Attempt, Run
+from overnight.domain.request import Request, estimate_tokens
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Outcome, Trouble, overloaded, trouble_of
 
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overnight.dispatch.attempt import Attempts
-    from overnight.dispatch.run import Attempt, Run
     from overnight.domain.deployment import UpstreamName
-    from overnight.domain.request import Request
     from overnight.ports.clock import Clock
     from overnight.ports.upstream import Upstream
 
@@ -30,7 +30,15 @@ log = structlog.get_logger()
 # A server that asks for longer is asked again after so many seconds.
 _LONGEST_WAIT = 600.0
 
-Taken = tuple["Run", "Attempt"]
+
+class _Taken(msgspec.Struct, frozen=True, gc=False):
+    """A request on its way: ``began`` is unix seconds, ``reserved`` the tokens that it may use."""
+
+    run: Run
+    attempt: Attempt
+    request: Request
+    began: float
+    reserved: int
 
 
 class Pool:
@@ -101,12 +109,14 @@ class Pool:
         dues = [due for run in self._runs if (due := run.due_at()) is not None]
         return max(min(dues), self._free_at()) if dues else None
 
-    async def _work(self, taken: Taken | None) -> None:
+    async def _work(self, taken: _Taken | None) -> None:
         """Be a slot: send one request after the other until there is none, or no room for it."""
         slot = asyncio.current_task()
         try:
             while taken is not None and slot is not None:
-                await self._attempt(*taken, slot)
+                outcome = await self._attempts.make(taken.run, taken.attempt, taken.request, self._upstream, slot)
+                if outcome is not None:
+                    self._note(outcome, taken)
                 if self.in_flight > self._limiter.limit:
                     return
                 taken = self._take()
@@ -116,18 +126,8 @@ class Pool:
             self.in_flight -= 1
             self._on_room()
 
-    async def _attempt(self, run: Run, attempt: Attempt, slot: asyncio.Task[None]) -> None:
-        request = self._attempts.read(run, attempt)
-        if request is None:
-            return
-        began = self._clock.now()
-        self._breaker.sent(began)
-        reserved = self._spend(request, began)
-        outcome = await self._attempts.make(run, attempt, request, self._upstream, slot)
-        if outcome is not None:
-            self._note(outcome, began, reserved)
-
-    def _take(self) -> Taken | None:
+    def _take(self) -> _Taken | None:
+        """Take a request that is due, and count it as sent: what comes next must see it."""
         now = self._clock.now()
         if now < self._free_at():
             return None
@@ -135,8 +135,10 @@ class Pool:
             run = self._runs[0]
             self._runs.rotate(-1)
             attempt = run.take(now)
-            if attempt is not None:
-                return run, attempt
+            request = None if attempt is None else self._attempts.read(run, attempt)
+            if attempt is not None and request is not None:
+                self._breaker.sent(now)
+                return _Taken(run, attempt, request, now, self._spend(request, now))
         return None
 
     def _free_at(self) -> float:
@@ -156,10 +158,10 @@ class Pool:
         self._tokens.spend(tokens, now)
         return tokens
 
-    def _note(self, outcome: Outcome, began: float, reserved: int) -> None:
-        now = self._clock.now()
+    def _note(self, outcome: Outcome, taken: _Taken) -> None:
+        now, began = self._clock.now(), taken.began
         if self._tokens is not None and isinstance(outcome, Answer) and outcome.succeeded:
-            self._tokens.give_back(reserved - outcome.usage.total_tokens)
+            self._tokens.give_back(taken.reserved - outcome.usage.total_tokens)
         trouble = trouble_of(outcome)
         if overloaded(outcome):
             self._limiter.refused(began, now)

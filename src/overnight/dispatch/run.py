@@ -55,8 +55,11 @@ class Run:
         self._next = 0
         self._done = bytearray()
         self._retries: list[tuple[float, int, Attempt]] = []
+        # Taken and not left yet; those of them that a slot has begun to send; and what `abort` ended of these.
+        self._taken = 0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._aborted: set[asyncio.Task[None]] = set()
+        self._aborting = False
         self._completed = 0
         self._failed = 0
         self._usage = batch.usage
@@ -87,18 +90,20 @@ class Run:
         self._check_end()
 
     def take(self, now: float) -> Attempt | None:
-        """Give the next request to send; ``None`` if none is due."""
+        """Give the next request to send; ``None`` if none is due. The run does not end before it is ``left``."""
         if self.cause is not None or self._log is None:
             return None
         if self._deadline is not None and now >= self._deadline:
             self.stop(StopCause.EXPIRY)
             return None
         if self._retries and self._retries[0][0] <= now:
+            self._taken += 1
             return heapq.heappop(self._retries)[2]
         line = self._find_next()
         if line < 0:
             return None
         self._done[line] = 1
+        self._taken += 1
         return Attempt(line)
 
     def due_at(self) -> float | None:
@@ -125,12 +130,16 @@ class Run:
         """Give the id of a request, as ``request_id`` does, 10,000 times a second."""
         return f"{self._id_prefix}{line:08x}"
 
-    def entered(self, slot: asyncio.Task[None]) -> None:
-        """Note a request in flight; the slot that holds it lets ``abort`` end it."""
+    def entered(self, slot: asyncio.Task[None]) -> bool:
+        """Note a request in flight, which ``abort`` ends by its slot; ``False`` if it must not be sent any more."""
+        if self._aborting:
+            return False
         self._in_flight.add(slot)
+        return True
 
     def left(self, slot: asyncio.Task[None]) -> None:
         """Note that a request is not in flight any more, once its outcome has been noted."""
+        self._taken -= 1
         self._in_flight.discard(slot)
         self._check_end()
 
@@ -171,12 +180,14 @@ class Run:
         self._check_end()
 
     def break_off(self, error: Exception) -> None:
-        """Stop because the input cannot be read; ``trouble`` tells the dispatcher."""
+        """Stop because a request that was taken cannot be read; ``trouble`` tells the dispatcher."""
+        self._taken -= 1
         self.trouble = error
         self.stop(StopCause.TROUBLE)
 
     def abort(self) -> None:
         """End what is still in flight, without a result."""
+        self._aborting = True
         self._aborted |= self._in_flight
         for slot in self._in_flight:
             slot.cancel()
@@ -187,7 +198,7 @@ class Run:
         if self.cause is None:
             return
         self.halted.set()
-        if not self._in_flight:
+        if not self._taken:
             self.ended.set()
             self.settled.set()
 

@@ -1,0 +1,192 @@
+"""Several upstreams of one deployment: who gets what, and who does without whom."""
+
+from collections import Counter
+
+import pytest
+from tests.engine.house import House, line, number_of
+
+from overnight.domain.deployment import Capacity
+from overnight.domain.retry import Failure, Fault
+from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, always, answer, deployment
+
+UNREACHABLE = Failure(fault=Fault.UNREACHABLE, detail="refused")
+
+
+def capacity(slots: int, **more: object) -> Capacity:
+    """Say that an upstream has so many slots, no more and no fewer."""
+    return Capacity(max_concurrency=slots, start_concurrency=slots, **more)  # type: ignore[arg-type]
+
+
+def served_by(house: House, *upstreams: InProcessUpstream) -> None:
+    """Let one deployment have these upstreams."""
+    house.upstreams = list(upstreams)
+    house.deployments = ScriptedDeployments([deployment("m", *upstreams)])
+
+
+def upstream(house: House, name: str, slots: int, *, delay: float = 10.0, **more: object) -> InProcessUpstream:
+    """Make an upstream that answers after a while."""
+    return InProcessUpstream(house.clock, always(answer(), delay=delay), name=name, capacity=capacity(slots, **more))
+
+
+async def test_few_requests_go_where_there_is_most_room(house: House) -> None:
+    """Least loaded relative to its limit."""
+    small, large = upstream(house, "small", 2), upstream(house, "large", 8)
+    served_by(house, small, large)
+    batch = await house.submit(5)
+    house.start()
+
+    await house.check(await house.reach(batch))
+
+    assert (small.most_in_flight, large.most_in_flight) == (1, 4)
+
+
+async def test_weights_shift_the_share_while_there_is_room(house: House) -> None:
+    """And cost nothing when there is none."""
+    light, heavy = upstream(house, "light", 16), upstream(house, "heavy", 16, weight=3.0)
+    served_by(house, light, heavy)
+    few = await house.submit(12)
+    house.start()
+    await house.check(await house.reach(few))
+
+    assert (len(light.sent), len(heavy.sent)) == (3, 9)
+    await house.check(await house.reach(await house.submit(64)))
+    assert (light.most_in_flight, heavy.most_in_flight) == (16, 16)
+
+
+async def test_a_slow_upstream_does_not_hold_up_the_others(house: House) -> None:
+    """Each takes the next request when it has room."""
+    slow, quick = upstream(house, "slow", 4, delay=100), upstream(house, "quick", 4, delay=1)
+    served_by(house, slow, quick)
+    batch = await house.submit(404)
+    began = house.clock.now()
+    house.start()
+
+    await house.check(await house.reach(batch))
+
+    assert house.clock.now() - began < 110
+    assert len(quick.sent) > 380
+
+
+async def test_a_dead_upstream_is_probed_and_taken_back_while_others_work(house: House) -> None:
+    """Its requests go to the others, and lose no try."""
+    dead = True
+    lame, sound = upstream(house, "lame", 4), upstream(house, "sound", 4)
+    lame.script = lambda _: Reply(outcome=UNREACHABLE) if dead else Reply(outcome=answer(), delay=10)
+    served_by(house, lame, sound)
+    batch = await house.submit(80)
+    house.start()
+    await house.clock.advance(60)
+    knocked = len(lame.sent)
+    dead = False
+
+    output, errors = await house.check(await house.reach(batch))
+
+    assert knocked <= 4 + 8
+    assert (len(output), errors) == (80, [])
+    assert len(lame.sent) > knocked + 8
+    assert lame.most_in_flight == 4
+
+
+async def test_a_server_that_refuses_everything_is_left_alone_as_long_as_it_asks(house: House) -> None:
+    """One cool-down for all requests, not one for each."""
+    until = house.clock.now() + 100
+    house.upstream.capacity = capacity(8)
+    house.upstream.script = lambda sent: Reply(
+        outcome=answer(429, retry_after=50.0) if sent.at < until else answer(), delay=0.1
+    )
+    batch = await house.submit(200)
+    house.start()
+
+    await house.check(await house.reach(batch))
+
+    refused = [sent for sent in house.upstream.sent if sent.at < until]
+    assert len(refused) <= 3 * 8
+    assert len(house.upstream.sent) == 200 + len(refused)
+
+
+async def test_a_refusal_now_and_then_is_the_matter_of_its_request(house: House) -> None:
+    """Others go on at full width."""
+    house.upstream.capacity = capacity(8)
+    house.upstream.script = lambda sent: (
+        Reply(outcome=answer(429, retry_after=50.0))
+        if number_of(sent.body) % 20 == 0 and sent.attempt == 1
+        else Reply(outcome=answer(), delay=1)
+    )
+    batch = await house.submit(400)
+    began = house.clock.now()
+    house.start()
+
+    await house.check(await house.reach(batch))
+
+    assert house.clock.now() - began < 400 / 8 + 55
+
+
+async def test_an_engine_that_broke_costs_no_request_its_tries(house: House) -> None:
+    """A server that answers everything with 500 for a minute is out of order, not the requests."""
+    until = house.clock.now() + 40
+    house.upstream.capacity = capacity(16)
+    house.upstream.script = lambda sent: Reply(outcome=answer(500 if sent.at < until else 200), delay=0.2)
+    batch = await house.submit(300)
+    house.start()
+
+    output, errors = await house.check(await house.reach(batch))
+
+    assert (len(output), errors) == (300, [])
+
+
+async def test_requests_that_no_server_can_answer_end_all_the_same(house: House) -> None:
+    """Each after its tries."""
+    house.upstream.capacity = capacity(16)
+    house.upstream.script = always(answer(500), delay=0.2)
+    batch = await house.submit(300)
+    house.start()
+
+    done = await house.reach(batch, within=600)
+
+    assert (done.completed, done.failed) == (0, 300)
+    assert Counter(Counter(sent.body for sent in house.upstream.sent).values()) == {4: 300}
+
+
+async def test_requests_per_minute_are_a_hard_cap(house: House) -> None:
+    """In every minute."""
+    house.upstream.capacity = capacity(50, requests_per_minute=30)
+    house.upstream.script = always(answer(), delay=0.1)
+    batch = await house.submit(70)
+    house.start()
+
+    await house.check(await house.reach(batch))
+
+    times = [sent.at for sent in house.upstream.sent]
+    assert all(later - first >= 60 - 1e-3 for first, later in zip(times, times[30:], strict=False))
+    assert 130 < times[-1] - times[0] < 145
+
+
+async def test_tokens_per_minute_are_a_hard_cap_by_what_was_really_used(house: House) -> None:
+    """Before the answer an estimate stands for it."""
+    house.upstream.capacity = capacity(50, tokens_per_minute=300)
+    batch = await house.submit(
+        [line(number, body={"model": "m", "messages": [], "n": number, "max_tokens": 50}) for number in range(200)]
+    )
+    house.start()
+
+    await house.check(await house.reach(batch))
+
+    times = [sent.at for sent in house.upstream.sent]
+    assert 110 < times[-1] - times[0] < 130
+
+
+@pytest.mark.parametrize(("attempts", "before"), [(1, None), (3, 500)])
+async def test_an_error_line_says_how_often_it_was_tried_and_what_came_before(
+    house: House, attempts: int, before: int | None
+) -> None:
+    """Whoever reads it in the morning has only that."""
+    house.upstream.script = lambda sent: Reply(
+        outcome=Failure(fault=Fault.TOO_LARGE, detail="Too large.") if sent.attempt == attempts else answer(500)
+    )
+    batch = await house.submit(1)
+    house.start()
+
+    _, [entry] = await house.check(await house.reach(batch))
+
+    told = "Too large." if before is None else f"Too large. It was tried {attempts} times, with status {before} before."
+    assert entry["response"]["body"]["error"]["message"] == told

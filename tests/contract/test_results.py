@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from overnight.adapters.results import local
+from overnight.adapters.results import committing, local
 from overnight.adapters.results.local import LocalResultLogs
 from overnight.domain.frame import scan
 from overnight.domain.ids import BatchId
@@ -57,11 +57,11 @@ async def opened(
 async def read(logs: ResultLogs, epoch: int, batch: BatchId = BATCH) -> dict[int, str]:
     """Read the log as merging does: of each line the first record."""
     records: dict[int, str] = {}
-    for segment in await logs.segments(batch, epoch=epoch):
-        path = Path(segment.path)
-        data = await asyncio.to_thread(path.read_bytes)
-        for frame in scan(BytesIO(data), segment.length):
-            records.setdefault(frame.line, data[frame.offset : frame.offset + frame.length].decode())
+    async with logs.segments(batch, epoch=epoch) as segments:
+        for segment in segments:
+            data = await asyncio.to_thread(Path(segment.path).read_bytes)
+            for frame in scan(BytesIO(data), segment.length):
+                records.setdefault(frame.line, data[frame.offset : frame.offset + frame.length].decode())
     return records
 
 
@@ -248,14 +248,15 @@ class TestDisk:
 
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(local, "_TRY_AGAIN", 0.001)
+        monkeypatch.setattr(committing, "_TRY_AGAIN", 0.001)
 
     @pytest.fixture
     def logs(self, tmp_path: Path) -> LocalResultLogs:
         return LocalResultLogs(tmp_path)
 
     async def _segment(self, logs: LocalResultLogs, epoch: int = 1) -> Path:
-        return Path((await logs.segments(BATCH, epoch=epoch))[-1].path)
+        async with logs.segments(BATCH, epoch=epoch) as segments:
+            return Path(segments[-1].path)
 
     async def test_a_torn_tail_is_cut(self, logs: LocalResultLogs, tmp_path: Path) -> None:
         """Wherever the crash cut it: whole results stay, the torn one runs again."""
@@ -385,7 +386,7 @@ class TestDisk:
         self, logs: LocalResultLogs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Memory stays bounded while the disk does not keep up."""
-        monkeypatch.setattr(local, "_MOST_WAITING", 200)
+        monkeypatch.setattr(committing, "_MOST_WAITING", 200)
         trouble = _Trouble(monkeypatch, "fdatasync")
         async with opened(logs, 1) as log:
             trouble.start()
@@ -406,7 +407,7 @@ class TestDisk:
     ) -> None:
         """By size, whichever comes first."""
         monkeypatch.setattr(local, "COMMIT_EVERY", 3_600.0)
-        monkeypatch.setattr(local, "COMMIT_BYTES", 100)
+        monkeypatch.setattr(committing, "COMMIT_BYTES", 100)
         durable = asyncio.Event()
         async with opened(logs, 1, lambda _: durable.set()) as log:
             for line in range(4):

@@ -1,14 +1,17 @@
 """Each promise of a port is checked against every adapter that makes it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import structlog
+from obstore.store import MemoryStore
 from tests.contract.records import Records
 
 from overnight.adapters.blobs.local import LocalBlobs
+from overnight.adapters.results import objects
 from overnight.adapters.results.local import LocalResultLogs
+from overnight.adapters.results.objects import ObjectResultLogs, open_store
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
@@ -78,7 +81,16 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     return LocalBlobs(tmp_path, workplace.temporary)
 
 
-@pytest.fixture(params=["memory", "disk"])
-def logs(request: pytest.FixtureRequest, tmp_path: Path) -> ResultLogs:
+LOGS: Mapping[str, Callable[[Path], ResultLogs]] = {
+    "memory": MemoryResultLogs,
+    "disk": LocalResultLogs,
+    "objects on disk": lambda folder: ObjectResultLogs(open_store((folder / "store").as_uri()), folder),
+    "objects in memory": lambda folder: ObjectResultLogs(MemoryStore(), folder),
+}
+
+
+@pytest.fixture(params=LOGS)
+def logs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultLogs:
     """Result logs without a result."""
-    return MemoryResultLogs(tmp_path) if request.param == "memory" else LocalResultLogs(tmp_path)
+    monkeypatch.setattr(objects, "COMMIT_EVERY", 0.05)
+    return LOGS[request.param](tmp_path)

@@ -99,14 +99,12 @@ class ObjectResultLogs:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def batch_ids(self) -> Sequence[BatchId]:
-        try:
-            found = await self._store.list_with_delimiter_async(_ROOT)
-        except BaseError as error:
-            raise _unavailable(error) from error
-        return [BatchId(prefix.rpartition("/")[2]) for prefix in sorted(found["common_prefixes"])]
+        # Asking for the folders alone is not enough: some stores still show one that has become empty.
+        keys = [each.path async for each in self._objects(_ROOT)]
+        return [BatchId(batch_id) for batch_id in sorted({key.split("/")[1] for key in keys if key.count("/") > 1})]
 
     async def delete(self, batch_id: BatchId) -> None:
-        keys = [segment.path for segment in await self._list(batch_id)]
+        keys = [each.path async for each in self._objects(_folder(batch_id))]
         if not keys:
             return
         try:
@@ -118,7 +116,7 @@ class ObjectResultLogs:
 
     async def _visible(self, batch_id: BatchId, epoch: int) -> tuple[list[Segment], list[Segment]]:
         """Give the segments of earlier epochs as this epoch sees them, pinned the first time, and its own."""
-        found = await self._list(batch_id)
+        found = sorted([each async for each in self._objects(_folder(batch_id))], key=lambda each: each.path)
         pin = f"{_folder(batch_id)}/{epoch:08d}.pin"
         try:
             if all(each.path != pin for each in found):
@@ -139,15 +137,13 @@ class ObjectResultLogs:
     async def _read_pin(self, key: str) -> list[Segment]:
         return msgspec.json.decode(await _fetch(self._store, key), type=list[Segment])
 
-    async def _list(self, batch_id: BatchId) -> list[Segment]:
-        """Give all objects of a batch, oldest segment first."""
-        found = []
+    async def _objects(self, folder: str) -> AsyncIterator[Segment]:
         try:
-            async for metas in self._store.list(_folder(batch_id), chunk_size=1_000):
-                found += [Segment(path=meta["path"], length=meta["size"]) for meta in metas]
+            async for metas in self._store.list(folder, chunk_size=1_000):
+                for meta in metas:
+                    yield Segment(path=meta["path"], length=meta["size"])
         except BaseError as error:
             raise _unavailable(error) from error
-        return sorted(found, key=lambda each: each.path)
 
     async def _download(self, segments: Sequence[Segment], path: Path) -> int:
         file = await asyncio.to_thread(path.open, "wb")

@@ -336,7 +336,8 @@ class TestProbe:
 
 
 @pytest.mark.parametrize(
-    ("url", "reason"), [("az://c/p", "Account must be specified"), ("file://here/x", "recognise"), ("s3:", "URL")]
+    ("url", "reason"),
+    [("az://c/p", "Account must be specified"), ("file://here/x", "recognise"), ("file:///dev/null/x", "directory")],
 )
 def test_a_url_that_names_no_store_is_refused(url: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line."""

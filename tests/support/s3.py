@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -17,6 +18,9 @@ from tests.support.service import eventually
 BUCKET = "overnight"
 
 _LONGEST_START = 60.0
+
+# The server leaves no choice where these are, and does not remove them.
+_SOCKETS = Path("/tmp")  # noqa: S108 - see above
 
 
 def program() -> Path | None:
@@ -46,6 +50,8 @@ def running(folder: Path) -> Iterator[str]:
         # Asked to end in order it would take ten seconds, for data that nobody wants.
         server.kill()
         server.wait()
+        for left in chain.from_iterable(_SOCKETS.glob(f"seaweedfs-*-{port}.sock") for port in ports.values()):
+            left.unlink()
 
 
 def environment(url: str) -> dict[str, str]:

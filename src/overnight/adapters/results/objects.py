@@ -47,7 +47,7 @@ def open_store(url: str) -> ObjectStore:
             return from_url(url, mkdir=True, automatic_cleanup=True)
         # A store that stays away is reported and asked again by whoever needs it, so the client gives up early.
         return from_url(url, retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)})
-    except BaseError as error:
+    except (BaseError, OSError) as error:
         raise ValueError(_reason(error)) from error
 
 

@@ -55,7 +55,10 @@ from overnight.services.uploads import UploadService
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from obstore.store import ObjectStore
     from starlette.types import ASGIApp
+
+    from overnight.ports.results import ResultLogs
 
 log = structlog.get_logger()
 
@@ -222,7 +225,7 @@ class _Storage(msgspec.Struct, frozen=True, kw_only=True):
 
     database: Database
     blobs: LocalBlobs
-    results: LocalResultLogs
+    results: ResultLogs
     dead_workers: list[WorkerId]
 
 
@@ -234,12 +237,34 @@ async def _open_storage(settings: Settings, worker: WorkerId, stack: AsyncExitSt
         workplace = Workplace(settings.data_dir, worker)
         stack.callback(workplace.close)
         blobs = LocalBlobs(settings.data_dir, workplace.temporary)
-        results = LocalResultLogs(settings.data_dir)
+        results = _open_results(settings, workplace.temporary)
     except (OSError, SQLAlchemyError) as error:
         reason = getattr(error, "orig", None) or error
         message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
         raise StartupError(message, "`overnight doctor` checks each part; or name another with `--data-dir`") from error
     return _Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
+
+
+def _open_results(settings: Settings, scratch: Path) -> ResultLogs:
+    if settings.results_url is None:
+        return LocalResultLogs(settings.data_dir)
+    store = _open_store(settings.results_url)
+    from overnight.adapters.results.objects import ObjectResultLogs
+
+    return ObjectResultLogs(store, scratch)
+
+
+def _open_store(url: str) -> ObjectStore:
+    try:
+        from overnight.adapters.results.objects import open_store
+    except ImportError as error:
+        message = "the package `obstore`, which reaches object stores, is not installed"
+        raise StartupError(message, "pip install 'overnight[objects]', or leave results_url out") from error
+    try:
+        return open_store(url)
+    except ValueError as error:
+        message = f"the store `{url}` of the results cannot be used: {error}"
+        raise StartupError(message, "check results_url, and what the environment says of the store") from error
 
 
 def _open_upstreams(settings: Settings, embedded: EmbeddedServer | None, stack: AsyncExitStack) -> list[HttpUpstream]:
@@ -366,6 +391,7 @@ async def _diagnose(settings: Settings) -> list[Check]:
         _check_folder(settings),
         _check_disk(settings),
         await _check_database(settings),
+        *await _check_results(settings),
         _check_keys(settings),
         *await _check_upstreams(settings),
     ]
@@ -404,6 +430,24 @@ async def _check_database(settings: Settings) -> Check:
     finally:
         await database.close()
     return Check(name="database", ok=True, detail="SQLite, schema up to date")
+
+
+async def _check_results(settings: Settings) -> list[Check]:
+    url = settings.results_url
+    if url is None:
+        return []
+    try:
+        store = _open_store(url)
+    except StartupError as error:
+        return [Check(name="results", ok=False, detail=error.message, remedy=error.hint)]
+    from overnight.adapters.results.objects import probe
+
+    try:
+        await probe(store)
+    except OSError as error:
+        remedy = "check results_url, the credentials in the environment, and that they may put, read and delete"
+        return [Check(name="results", ok=False, detail=f"{url} cannot be used: {error}", remedy=remedy)]
+    return [Check(name="results", ok=True, detail=f"{url} can be written")]
 
 
 def _check_keys(settings: Settings) -> Check:

@@ -20,6 +20,8 @@ from overnight.domain.limits import DEFAULTS, MIB, Limits
 _DAY = 86_400.0
 _START_CONCURRENCY = 16
 
+_STORES = ("s3", "az", "gs", "file")
+
 
 class ConfigError(Exception):
     """The settings cannot be used; ``hint`` says what to do."""
@@ -161,6 +163,11 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on; any other than loopback needs keys.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(default=Path("overnight-data"), description="Folder for the database and all files.")
+    results_url: str | None = Field(
+        default=None,
+        description="Object store for the results of running batches, such as s3://bucket/prefix, az://container/prefix,"
+        " gs://bucket/prefix or file:///folder; the data folder if left out.",
+    )
     keys_file: Path | None = Field(default=None, description="File with the API keys that are accepted, one a line.")
     root_path: str = Field(default="", description="Path prefix that a gateway in front strips off.")
     upstreams: tuple[UpstreamSettings, ...] = Field(
@@ -180,6 +187,23 @@ class Settings(BaseSettings):
     limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
+
+    @field_validator("results_url")
+    @classmethod
+    def _store(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in _STORES:
+            message = f"`{parts.scheme or url}` is not the start of the URL of an object store ({', '.join(_STORES)})"
+            raise ValueError(message)
+        if not parts.netloc and not parts.path.strip("/"):
+            message = "the URL names no bucket, container or folder"
+            raise ValueError(message)
+        if parts.username or parts.password or parts.query:
+            message = "credentials do not belong into the URL; they are taken from the environment"
+            raise ValueError(message)
+        return url
 
     @model_validator(mode="after")
     def _names_fit(self) -> Settings:

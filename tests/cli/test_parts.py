@@ -1,12 +1,15 @@
 """The parts that decide something: ids, options, endpoints, groups of errors, views."""
 
 import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 import pytest
 from tests.cli.conftest import Cli
 
+from overnight.bootstrap import diagnose
 from overnight.cli import ids, results, submit
 from overnight.cli.console import choose_fields
 from overnight.cli.doctor import Finding, verdict
@@ -22,6 +25,7 @@ from overnight.client import (
     UnexpectedAnswer,
     Unreachable,
 )
+from overnight.config import Settings
 
 IDS = ("batch_aaa1", "batch_aab2", "batch_b3")
 
@@ -263,6 +267,16 @@ def test_the_doctor_tells_what_is_away_from_what_is_broken(faults: tuple[str, ..
     findings = [Finding(name, ok=False, detail="") for name in faults] + [Finding("keys", ok=True, detail="")]
 
     assert code == verdict(findings)
+
+
+def test_the_doctor_says_how_to_install_what_reaches_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra; a service with its results on the disk never asks for it."""
+    monkeypatch.setitem(sys.modules, "overnight.adapters.results.objects", None)
+    settings = Settings(data_dir=tmp_path, results_url="s3://bucket", upstreams=("http://127.0.0.1:9/v1",))  # type: ignore[arg-type] # pydantic takes URLs
+    (found,) = (check for check in diagnose(settings) if check.name == "results")
+
+    assert found.detail == "the package `obstore`, which reaches object stores, is not installed"
+    assert found.remedy == "pip install 'overnight[objects]', or leave results_url out"
 
 
 @pytest.mark.parametrize(

@@ -518,6 +518,37 @@ def test_the_doctor_tells_an_upstream_that_is_away(bare: Cli) -> None:
     assert found.code == 5
 
 
+def test_the_doctor_looks_at_the_store_of_the_results(bare: Cli, shared_upstream: ScriptedUpstream) -> None:
+    """By putting, reading and removing an object; only if there is one."""
+    (bare.folder / "file").write_text("")
+    good, bad = (f"file://{bare.folder}/{name}" for name in ("store", "file"))
+    found = {}
+    for url in (good, bad):
+        told = bare("doctor", "--upstream", shared_upstream.url, "--json=name,ok,detail", OVERNIGHT_RESULTS_URL=url)
+        (found[url],) = (each for each in told.json if each["name"] == "results")
+
+    assert found[good] == {"name": "results", "ok": True, "detail": f"{good} can be written"}
+    assert found[bad]["ok"] is False
+    assert bad in found[bad]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("memory:///", "`memory` is not the start of the URL of an object store (s3, az, gs, file)"),
+        ("s3://", "the URL names no bucket, container or folder"),
+        ("s3://key:secret@bucket/x", "credentials do not belong into the URL; they are taken from the environment"),
+    ],
+)
+def test_a_store_that_cannot_hold_results_is_refused(bare: Cli, url: str, reason: str) -> None:
+    """Before anything starts, and without a secret in the words."""
+    found = bare("serve", OVERNIGHT_RESULTS_URL=url)
+
+    assert found.stderr.startswith(f"error: `results_url` (environment): {reason}\n")
+    assert "secret" not in found.stderr
+    assert found.code == 2
+
+
 def test_settings_are_shown_with_their_sources(bare: Cli) -> None:
     """So that nobody has to guess why."""
     (bare.folder / "overnight.toml").write_text('host = "127.0.0.2"\nport = 1\n')

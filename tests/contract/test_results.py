@@ -3,70 +3,18 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.logs import BATCH, TOTAL, Counter, a_result, lines_of, opened, read
 
-from overnight.adapters.results import local
+from overnight.adapters.results import committing, local
 from overnight.adapters.results.local import LocalResultLogs
-from overnight.domain.frame import scan
 from overnight.domain.ids import BatchId
-from overnight.domain.result import Result, ResultKind, Tally
-from overnight.domain.usage import NO_USAGE, Usage
-from overnight.ports.results import ResultLog, ResultLogs
-
-BATCH = BatchId("batch_1")
-TOTAL = 50
-
-
-def a_result(line: int, text: str = "", kind: ResultKind = ResultKind.SUCCEEDED) -> Result:
-    record = f'{{"line":{line},"text":"{text}"}}'.encode()
-    return Result(line=line, kind=kind, record=record, usage=Usage(input_tokens=line, output_tokens=1))
-
-
-class Counter:
-    """Adds up what became durable."""
-
-    def __init__(self) -> None:
-        self.completed = 0
-        self.failed = 0
-        self.usage = NO_USAGE
-
-    def __call__(self, tally: Tally) -> None:
-        self.completed += tally.completed
-        self.failed += tally.failed
-        self.usage += tally.usage
-
-    @property
-    def tally(self) -> Tally:
-        return Tally(completed=self.completed, failed=self.failed, usage=self.usage)
-
-
-@asynccontextmanager
-async def opened(
-    logs: ResultLogs, epoch: int, on_durable: Callable[[Tally], None] | None = None, batch: BatchId = BATCH
-) -> AsyncIterator[ResultLog]:
-    async with logs.open(batch, epoch=epoch, total=TOTAL, on_durable=on_durable or Counter()) as log:
-        yield log
-
-
-async def read(logs: ResultLogs, epoch: int, batch: BatchId = BATCH) -> dict[int, str]:
-    """Read the log as merging does: of each line the first record."""
-    records: dict[int, str] = {}
-    for segment in await logs.segments(batch, epoch=epoch):
-        path = Path(segment.path)
-        data = await asyncio.to_thread(path.read_bytes)
-        for frame in scan(BytesIO(data), segment.length):
-            records.setdefault(frame.line, data[frame.offset : frame.offset + frame.length].decode())
-    return records
-
-
-def lines_of(done: bytearray) -> list[int]:
-    return [line for line, mark in enumerate(done) if mark]
+from overnight.domain.result import ResultKind, Tally
+from overnight.domain.usage import Usage
+from overnight.ports.results import ResultLogs
 
 
 async def test_what_was_flushed_is_counted_and_can_be_read(logs: ResultLogs) -> None:
@@ -248,14 +196,15 @@ class TestDisk:
 
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(local, "_TRY_AGAIN", 0.001)
+        monkeypatch.setattr(committing, "_TRY_AGAIN", 0.001)
 
     @pytest.fixture
     def logs(self, tmp_path: Path) -> LocalResultLogs:
         return LocalResultLogs(tmp_path)
 
     async def _segment(self, logs: LocalResultLogs, epoch: int = 1) -> Path:
-        return Path((await logs.segments(BATCH, epoch=epoch))[-1].path)
+        async with logs.segments(BATCH, epoch=epoch) as segments:
+            return Path(segments[-1].path)
 
     async def test_a_torn_tail_is_cut(self, logs: LocalResultLogs, tmp_path: Path) -> None:
         """Wherever the crash cut it: whole results stay, the torn one runs again."""
@@ -385,7 +334,7 @@ class TestDisk:
         self, logs: LocalResultLogs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Memory stays bounded while the disk does not keep up."""
-        monkeypatch.setattr(local, "_MOST_WAITING", 200)
+        monkeypatch.setattr(committing, "_MOST_WAITING", 200)
         trouble = _Trouble(monkeypatch, "fdatasync")
         async with opened(logs, 1) as log:
             trouble.start()
@@ -406,7 +355,7 @@ class TestDisk:
     ) -> None:
         """By size, whichever comes first."""
         monkeypatch.setattr(local, "COMMIT_EVERY", 3_600.0)
-        monkeypatch.setattr(local, "COMMIT_BYTES", 100)
+        monkeypatch.setattr(committing, "COMMIT_BYTES", 100)
         durable = asyncio.Event()
         async with opened(logs, 1, lambda _: durable.set()) as log:
             for line in range(4):

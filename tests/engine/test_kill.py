@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from tests.support.api import OPENAI, Api, chats
 from tests.support.http import Http
-from tests.support.service import Service
+from tests.support.service import Service, eventually
 
 from overnight.testing.upstream import ScriptedUpstream, answer
 
@@ -28,18 +29,58 @@ def test_a_service_killed_again_and_again_ends_each_request_exactly_once(tmp_pat
             service.start()
             shown = _api(service).batch(batch_id)["request_counts"]["completed"]
             assert shown >= recorded
-        batch = _api(service).end(batch_id, timeout=60)
-        output, errors = _api(service).results(batch)
+        _check_end(service, batch_id)
         service.stop()
 
+    tries = Counter(received.body for received in upstream.asked)
+    assert len(tries) == REQUESTS
+    assert max(tries.values()) <= 1 + KILLS
+
+
+def test_a_service_with_its_results_in_an_object_store_ends_each_request_exactly_once(tmp_path: Path) -> None:
+    """Each time it is killed once more results are stored: those are found again, and the rest is sent again."""
+    store = tmp_path / "store"
+    settings = tmp_path / "overnight.toml"
+    settings.write_text(f'results_url = "{store.as_uri()}"\n')
+    with ScriptedUpstream(models=("test-model",), script=answer(delay=0.5)) as upstream:
+        service = Service(tmp_path, upstreams=[upstream.url], arguments=["--config", str(settings)])
+        service.start()
+        batch_id = _api(service).create(_api(service).upload(chats(REQUESTS, OPENAI.endpoint)))
+        recorded = 0
+        for _ in range(KILLS):
+            recorded = eventually(partial(_more_completed, service, batch_id, recorded))
+            assert list(store.glob(f"results/{batch_id}/*.log")) != []
+            service.kill()
+            service.start()
+            assert _completed(service, batch_id) >= recorded
+        _check_end(service, batch_id)
+        assert eventually(lambda: not list(store.rglob("*.*")))
+        service.stop()
+
+    tries = Counter(received.body for received in upstream.asked)
+    assert len(tries) == REQUESTS
+    assert max(tries.values()) <= 1 + KILLS
+    assert list((tmp_path / "data" / "results").glob("*")) == []
+
+
+def _completed(service: Service, batch_id: str) -> int:
+    return int(_api(service).batch(batch_id)["request_counts"]["completed"])
+
+
+def _more_completed(service: Service, batch_id: str, recorded: int) -> int:
+    """Say how many requests are completed once these are more than before."""
+    completed = _completed(service, batch_id)
+    return completed if completed > recorded else 0
+
+
+def _check_end(service: Service, batch_id: str) -> None:
+    batch = _api(service).end(batch_id, timeout=60)
+    output, errors = _api(service).results(batch)
     asked = [json.loads(line)["custom_id"] for line in chats(REQUESTS, OPENAI.endpoint).splitlines()]
     assert batch["status"] == "completed"
     assert batch["request_counts"] == {"total": REQUESTS, "completed": REQUESTS, "failed": 0}
     assert [entry["custom_id"] for entry in output] == asked
     assert errors == []
-    tries = Counter(received.body for received in upstream.asked)
-    assert len(tries) == REQUESTS
-    assert max(tries.values()) <= 1 + KILLS
 
 
 def _api(service: Service) -> Api:

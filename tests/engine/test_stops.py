@@ -131,10 +131,12 @@ class TestCancel:
         original = house.stores.logs.segments
         cancelled: list[Batch] = []
 
+        @asynccontextmanager
         async def cancel_first(batch_id, *, epoch):
             if not cancelled:
                 cancelled.append(await house.cancel(batch))
-            return await original(batch_id, epoch=epoch)
+            async with original(batch_id, epoch=epoch) as segments:
+                yield segments
 
         house.stores.logs.segments = cancel_first
         house.start()
@@ -315,10 +317,12 @@ class TestRestart:
         batch = await house.submit(5)
         original, calls = house.stores.logs.segments, count()
 
+        @asynccontextmanager
         async def stuck(batch_id, *, epoch):
             if next(calls) == 0:
                 raise OSError
-            return await original(batch_id, epoch=epoch)
+            async with original(batch_id, epoch=epoch) as segments:
+                yield segments
 
         house.stores.logs.segments = stuck
         house.start()

@@ -55,6 +55,7 @@ async def _merge(owned: Owned) -> Merged:
     async with (
         parts.blobs.local(str(batch.input_blob)) as source,
         parts.blobs.local(index_key(batch)) as index,
+        parts.logs.segments(batch.id, epoch=batch.epoch) as segments,
         parts.blobs.placing(output_key(batch)) as output,
         parts.blobs.placing(error_key(batch)) as errors,
     ):
@@ -62,7 +63,7 @@ async def _merge(owned: Owned) -> Merged:
             batch_id=batch.id,
             input_path=str(source),
             index_path=str(index),
-            segments=await parts.logs.segments(batch.id, epoch=batch.epoch),
+            segments=segments,
             unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
         )
         return await parts.offload.run(merge, job, output, errors)

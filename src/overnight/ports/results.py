@@ -45,8 +45,11 @@ class ResultLogs(Protocol):
         A second result for the same line is ignored. Leaving the context flushes.
         """
 
-    async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
-        """Give the log as an opened epoch sees it, oldest segment first, for merging (``services/finalize.py``)."""
+    def segments(self, batch_id: BatchId, *, epoch: int) -> AbstractAsyncContextManager[Sequence[Segment]]:
+        """Lend files on this machine with the log as an opened epoch sees it, oldest first (``services/finalize.py``).
+
+        They are there until the context is left, and must not be changed.
+        """
 
     async def batch_ids(self) -> Sequence[BatchId]:
         """Give the batches that have a log."""

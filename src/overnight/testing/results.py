@@ -120,12 +120,13 @@ class MemoryResultLogs:
                     await log.flush()
                 committing.cancel()
 
-    async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
+    @asynccontextmanager
+    async def segments(self, batch_id: BatchId, *, epoch: int) -> AsyncIterator[Sequence[Segment]]:
         kept = self.logs.setdefault(batch_id, Kept())
         visible = [(old, bytes(kept.segments[old][:length])) for old, length in kept.pinned(epoch).items()]
         if epoch in kept.segments:
             visible.append((epoch, bytes(kept.segments[epoch])))
-        return [self._lend(f"{batch_id}-{epoch}-{old}.log", data) for old, data in visible]
+        yield [self._lend(f"{batch_id}-{epoch}-{old}.log", data) for old, data in visible]
 
     async def batch_ids(self) -> Sequence[BatchId]:
         return list(self.logs)

@@ -9,152 +9,27 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import structlog
 
 from overnight.adapters.disk import sync_folder
-from overnight.domain.frame import MAGIC, Segment, encode, scan
+from overnight.adapters.results.committing import GroupCommitLog, Recovery, committing
+from overnight.domain.frame import MAGIC, Segment, scan
 from overnight.domain.ids import BatchId
-from overnight.domain.result import Result, ResultKind, Tally
-from overnight.domain.usage import NO_USAGE
-from overnight.ports.results import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-log = structlog.get_logger()
+    from overnight.domain.result import Tally
+    from overnight.ports.results import Recovered
 
 COMMIT_EVERY = 0.05
 """Seconds between two commits while results arrive."""
 
-COMMIT_BYTES = 4 * 1024 * 1024
-"""A commit does not wait for its time once so many bytes have gathered."""
-
-_MOST_WAITING = 16 * 1024 * 1024
-_TRY_AGAIN = 1.0
 _READ_BUFFER = 1024 * 1024
-
-
-class _Batchful:
-    """Frames that wait for one commit, and what they add up to."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.size = 0
-        self.counts = [0, 0]
-        self.usage = NO_USAGE
-
-    def add(self, result: Result) -> None:
-        frame = encode(result)
-        self.frames.append(frame)
-        self.size += len(frame)
-        self.counts[result.kind] += 1
-        if result.usage is not NO_USAGE:
-            self.usage += result.usage
-
-    def tally(self) -> Tally:
-        return Tally(
-            completed=self.counts[ResultKind.SUCCEEDED], failed=self.counts[ResultKind.FAILED], usage=self.usage
-        )
-
-
-class LocalLog:
-    """The log of one epoch. Appending never waits; a task commits what has gathered."""
-
-    def __init__(self, folder: Path, epoch: int, recovered: Recovered, on_durable: Callable[[Tally], None]) -> None:
-        self.recovered = recovered
-        self._segment = _SegmentWriter(folder, epoch)
-        self._on_durable = on_durable
-        self._recorded = bytearray(recovered.done)
-        self._waiting = _Batchful()
-        self._arrived = asyncio.Event()
-        self._full = asyncio.Event()
-        self._closing = False
-        self._clean = asyncio.Event()
-        self._clean.set()
-        self._roomy = asyncio.Event()
-        self._roomy.set()
-
-    def append(self, result: Result) -> None:
-        if self._recorded[result.line]:
-            return
-        self._recorded[result.line] = 1
-        self._waiting.add(result)
-        self._clean.clear()
-        self._arrived.set()
-        if self._waiting.size >= COMMIT_BYTES:
-            self._full.set()
-        if self._waiting.size >= _MOST_WAITING:
-            self._roomy.clear()
-
-    async def room(self) -> None:
-        if not self._roomy.is_set():
-            await self._roomy.wait()
-
-    async def flush(self) -> None:
-        self._full.set()
-        await self._clean.wait()
-
-    async def keep_committing(self) -> None:
-        """Commit until closed and clean."""
-        try:
-            while not (self._closing and self._clean.is_set()):
-                await self._arrived.wait()
-                if not self._closing:
-                    await self._gather()
-                await self._commit()
-        finally:
-            # Nobody may wait for a log that is gone.
-            self._clean.set()
-            self._roomy.set()
-            self._segment.close()
-
-    def close(self) -> None:
-        """Let ``keep_committing`` end after a last commit."""
-        self._closing = True
-        self._arrived.set()
-        self._full.set()
-
-    async def _gather(self) -> None:
-        try:
-            async with asyncio.timeout(COMMIT_EVERY):
-                await self._full.wait()
-        except TimeoutError:
-            pass
-
-    async def _commit(self) -> None:
-        batchful, self._waiting = self._waiting, _Batchful()
-        self._arrived.clear()
-        self._full.clear()
-        if batchful.frames:
-            await self._write(batchful)
-            self._on_durable(batchful.tally())
-        if not self._waiting.frames:
-            self._clean.set()
-        self._roomy.set()
-
-    async def _write(self, batchful: _Batchful) -> None:
-        """Write until it is durable: results that are here stay here while the disk is full or broken."""
-        data = b"".join(batchful.frames)
-        in_trouble = False
-        while True:
-            try:
-                await asyncio.to_thread(self._segment.append, data)
-            except OSError as error:
-                if not in_trouble:
-                    log.error("results.not_durable", problem=str(error), bytes=batchful.size)  # noqa: TRY400 - no defect of ours to trace
-                in_trouble = True
-                if self._closing:
-                    raise
-                await asyncio.sleep(_TRY_AGAIN)
-            else:
-                if in_trouble:
-                    log.info("results.durable_again", bytes=batchful.size)
-                return
 
 
 class _SegmentWriter:
@@ -167,8 +42,16 @@ class _SegmentWriter:
         self._descriptor: int | None = None
         self._end = 0
 
-    def append(self, data: bytes) -> None:
+    async def append_durably(self, data: bytes) -> None:
         """Return once the data is on disk. Raises ``OSError``; then it can be called again with the same data."""
+        await asyncio.to_thread(self._append, data)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _append(self, data: bytes) -> None:
         if self._descriptor is None:
             self._create()
         descriptor = self._descriptor
@@ -187,11 +70,6 @@ class _SegmentWriter:
             self.close()
             raise
         self._end = offset
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     def _create(self) -> None:
         path = self._folder / f"{self._epoch:08d}-{self._number:04d}.log"
@@ -219,22 +97,17 @@ class LocalResultLogs:
     @asynccontextmanager
     async def open(
         self, batch_id: BatchId, *, epoch: int, total: int, on_durable: Callable[[Tally], None]
-    ) -> AsyncIterator[LocalLog]:
+    ) -> AsyncIterator[GroupCommitLog]:
         folder = self._root / batch_id
         recovered = await asyncio.to_thread(_recover, folder, epoch, total)
-        opened = LocalLog(folder, epoch, recovered, on_durable)
-        async with asyncio.TaskGroup() as group:
-            committing = group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
-            try:
+        with closing(_SegmentWriter(folder, epoch)) as segment:
+            opened = GroupCommitLog(recovered, on_durable, segment.append_durably, every=COMMIT_EVERY)
+            async with committing(opened, batch_id):
                 yield opened
-            finally:
-                # An error in the body must not end the last commit: its own error comes out of the group.
-                opened.close()
-                await asyncio.wait([committing])
 
-    async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
-        folder = self._root / batch_id
-        return await asyncio.to_thread(_visible, folder, epoch)
+    @asynccontextmanager
+    async def segments(self, batch_id: BatchId, *, epoch: int) -> AsyncIterator[Sequence[Segment]]:
+        yield await asyncio.to_thread(_visible, self._root / batch_id, epoch)
 
     async def batch_ids(self) -> Sequence[BatchId]:
         return [BatchId(folder.name) for folder in await asyncio.to_thread(_entries, self._root)]
@@ -248,18 +121,11 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _recover(folder: Path, epoch: int, total: int) -> Recovered:
-    done = bytearray(total)
-    counts = [0, 0]
-    usage = NO_USAGE
+    recovery = Recovery(total)
     for segment in _pinned(folder, epoch):
         with Path(segment.path).open("rb", buffering=_READ_BUFFER) as file:
-            for frame in scan(file, segment.length):
-                if not done[frame.line]:
-                    done[frame.line] = 1
-                    counts[frame.kind] += 1
-                    usage += frame.usage
-    tally = Tally(completed=counts[ResultKind.SUCCEEDED], failed=counts[ResultKind.FAILED], usage=usage)
-    return Recovered(done=done, tally=tally)
+            recovery.read(file, segment.length)
+    return recovery.recovered()
 
 
 def _visible(folder: Path, epoch: int) -> list[Segment]:

@@ -262,16 +262,20 @@ async def test_an_answer_before_the_end_of_the_request_counts() -> None:
     """A server may refuse a body that it has not read."""
     refusal = plain(b"{}", b"Connection: close", status=413)
 
+    over = asyncio.Event()
+
     async def serve(_: Reader, writer: Writer) -> None:
         writer.write(refusal)
         await writer.drain()
-        await asyncio.sleep(0.2)
-        writer.close()
+        await over.wait()
+        writer.transport.abort()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with asking(listener.sockets[0].getsockname()[1]) as upstream:
         outcome = await upstream.send(CHAT, b"x" * 5_000_000)
+    over.set()
     listener.close()
+    await asyncio.sleep(0.01)
 
     assert outcome == Answer(status=413, body=b"{}")
 

@@ -23,7 +23,7 @@ _WORTH = 0.4
 # Fewer slots are kept if they cost no more than this share of what they would cost if all had been needed.
 _NEEDED = 0.25
 # How many standard errors a climb has to miss its gain by before it ends: a false end costs more than a late one.
-_CLEARLY = 2.0
+_CLEARLY = 2.5
 # Where a climb has ended, so much room above the estimate is left: too many slots cost less than too few.
 _ROOM = 1.25
 # The same after a try, whose estimate is better.
@@ -32,8 +32,6 @@ _MARGIN = 1.05
 # A try changes the limit by this share, doubled each time it helps.
 _STEP = 0.25
 _CAREFUL_STEP = 0.0625
-_LONGEST_STEP = 1.0
-_LONGEST_STEP_DOWN = 0.5
 # How many windows to rest between tries: doubled by each that did not help.
 _REST = 1
 _LONGEST_REST = 8
@@ -49,8 +47,8 @@ _FADE = 1.01
 # refusals below about 5 % never adds up.
 _EASE = 0.05
 _FEWEST_REFUSALS = 2.5
-_MOST_REFUSALS = 8.0
-_SLOTS_PER_REFUSAL = 64
+_MOST_REFUSALS = 32.0
+_SLOTS_PER_REFUSAL = 32
 # After overload: what is left of the limit, at first and if that did not end it, and if nothing at all was answered.
 _CUT = 0.85
 _CUT_AGAIN = 0.7
@@ -70,6 +68,9 @@ class _Phase(Enum):
     REST = "rest"
     MORE = "more"
     LESS = "less"
+
+
+_LONGEST_STEP = {_Phase.MORE: 1.0, _Phase.LESS: 0.5}
 
 
 class _Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +132,7 @@ class Limiter:
         self._blind = _BLIND_REST
         self._rested = {_Phase.MORE: 0, _Phase.LESS: 0}
         self._rest = {_Phase.MORE: _REST, _Phase.LESS: _REST}
-        self._step = _STEP
+        self._step = {_Phase.MORE: _STEP, _Phase.LESS: _STEP}
         self._aim = start
         self._phase = _Phase.CLIMB
         self._climb()
@@ -161,7 +162,7 @@ class Limiter:
         """Note a 429, a 503 or a timeout, and say whether it was taken as overload: then the limit has been cut."""
         if now < self._cut_at:
             self._cut_at = now
-        if began < self._cut_at:
+        if began <= self._cut_at:
             return False
         self._score += 1.0
         self._refusals += 1
@@ -268,7 +269,7 @@ class Limiter:
         """Stay where we are, measure, and try again later."""
         self._phase = _Phase.REST
         self._mark = None
-        self._step = _STEP
+        self._step = {_Phase.MORE: _STEP, _Phase.LESS: _STEP}
         self._rested = {_Phase.MORE: 0, _Phase.LESS: 0}
         self._rest = {_Phase.MORE: _REST, _Phase.LESS: _REST}
         self._blind = _BLIND_REST
@@ -310,12 +311,11 @@ class Limiter:
     def _try(self, phase: _Phase) -> None:
         self._phase = phase
         if phase is _Phase.MORE:
-            self._aim = min(self._highest(), max(self.limit + 1, round(self.limit * (1.0 + self._step))))
+            self._aim = min(self._highest(), max(self.limit + 1, round(self.limit * (1.0 + self._step[phase]))))
             self._settle()
         else:
             before = self.limit
-            share = min(self._step, _LONGEST_STEP_DOWN)
-            self.limit = self._aim = max(1, min(self.limit - 1, round(self.limit * (1.0 - share))))
+            self.limit = self._aim = max(1, min(self.limit - 1, round(self.limit * (1.0 - self._step[phase]))))
             self._settle()
             self._left += before - self.limit
 
@@ -324,16 +324,12 @@ class Limiter:
         self._phase = _Phase.REST
         self._rested[phase] = 0
         if helped:
-            self._rest = {_Phase.MORE: _REST, _Phase.LESS: _REST}
-            self._mark = window
-            self._step = min(2.0 * self._step, _LONGEST_STEP)
-            if (self.limit < self._highest()) if phase is _Phase.MORE else (self.limit > 1):
-                self._try(phase)
+            self._helped(phase, mark, window)
             return
         aim = int(mark.limit)
-        if self._step > _STEP:
+        if self._step[phase] > _STEP:
             # The last step was long: part of it may have helped, and a shorter one may yet.
-            self._step = _STEP
+            self._step[phase] = _STEP
             if phase is _Phase.MORE:
                 aim = max(aim, min(self.limit, round(aim * window.rate / mark.rate * _MARGIN)))
         else:
@@ -346,6 +342,18 @@ class Limiter:
         self._aim = min(self._highest(), aim)
         self.limit = min(self.limit, self._aim)
         self._settle()
+
+    def _helped(self, phase: _Phase, mark: _Window, window: _Window) -> None:
+        """Keep what was tried, and try a longer step if there is room for one."""
+        self._rest = {_Phase.MORE: _REST, _Phase.LESS: _REST}
+        self._mark = window
+        if phase is _Phase.MORE:
+            # The fewer slots had not been too many, so their answers had not waited.
+            self._base = max(self._base, mark.latency)
+        room = self.limit < self._highest() if phase is _Phase.MORE else self.limit > 1
+        self._step[phase] = min(2.0 * self._step[phase], _LONGEST_STEP[phase]) if room else _STEP
+        if room:
+            self._try(phase)
 
     # --- overload ---
 
@@ -376,7 +384,7 @@ class Limiter:
         self._score = 0.0
         self._cut_at = now
         self._repose()
-        self._step = _CAREFUL_STEP
+        self._step[_Phase.MORE] = _CAREFUL_STEP
         self._left += seen - self.limit
 
 

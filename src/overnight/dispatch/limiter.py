@@ -19,7 +19,7 @@ _LONGEST_WINDOW = 4
 _SURE = 0.1
 
 # More slots are kept if they bring this share of the throughput that as many unhindered slots would bring.
-_WORTH = 0.4
+_WORTH = 0.3
 # Fewer slots are kept if they cost no more than this share of what they would cost if all had been needed.
 _NEEDED = 0.25
 # How many standard errors a climb has to miss its gain by before it ends: a false end costs more than a late one.
@@ -39,14 +39,18 @@ _LONGEST_REST = 8
 _BLIND_REST = 32
 _LONGEST_BLIND_REST = 256
 # Answers that take so much longer than the fastest window are the hint that slots only wait.
-_SLOWER = 1.2
+_SLOWER = 1.3
 # The fastest window is forgotten by so much with each window: requests change.
 _FADE = 1.01
+# One try raises it by no more than this: it may have been misled.
+_RISE = 2.0
+# The first answers of all are the quick ones: what is slow is so many times slower.
+_FIRST = 2.0
 
 # One stray refusal is no overload. Each adds one to a score and each answer takes a little off, so that a share of
 # refusals below about 5 % never adds up.
 _EASE = 0.05
-_FEWEST_REFUSALS = 2.5
+_FEWEST_REFUSALS = 3.5
 _MOST_REFUSALS = 32.0
 _SLOTS_PER_REFUSAL = 32
 # After overload: what is left of the limit, at first and if that did not end it, and if nothing at all was answered.
@@ -160,8 +164,7 @@ class Limiter:
 
     def refused(self, began: float, now: float) -> bool:
         """Note a 429, a 503 or a timeout, and say whether it was taken as overload: then the limit has been cut."""
-        if now < self._cut_at:
-            self._cut_at = now
+        self._cut_at = min(self._cut_at, now)
         if began <= self._cut_at:
             return False
         self._score += 1.0
@@ -227,9 +230,7 @@ class Limiter:
             return None
         mean = self._sum / answers
         variance = max(0.0, self._squares / answers - mean * mean)
-        return _Window(
-            limit=limit, rate=answers / elapsed, latency=mean, error=sqrt(variance / answers) / mean
-        )
+        return _Window(limit=limit, rate=answers / elapsed, latency=mean, error=sqrt(variance / answers) / mean)
 
     # --- the climb ---
 
@@ -238,7 +239,7 @@ class Limiter:
         self._phase = _Phase.CLIMB
         self._measuring = False
         self._mark = None
-        self._aim = self._highest()
+        self._aim = self._ceiling
         self._first = self.limit
         self._open(self.limit, self._last)
 
@@ -249,12 +250,10 @@ class Limiter:
         at_aim = self._first >= self._aim
         if window is not None:
             self._patience = _STANDSTILL * window.latency
-            if mark is None:
-                self._mark = window
-            elif _is_worth(mark, window):
+            self._base = min(self._base, _FIRST * window.latency)
+            if mark is None or _is_worth(mark, window):
                 self._mark = window
             elif _is_clearly_not(mark, window):
-                self._base = 0.0
                 self.limit = min(self.limit, max(1, round(mark.limit * window.rate / mark.rate * _ROOM)))
                 at_aim = True
         if at_aim:
@@ -294,24 +293,22 @@ class Limiter:
         self._base = min(self._base * _FADE, mark.latency)
         for phase in self._rested:
             self._rested[phase] += 1
-        if self._may_have_more():
-            self._try(_Phase.MORE)
-        elif self._may_need_less(mark):
-            self._try(_Phase.LESS)
-
-    def _may_have_more(self) -> bool:
-        return self.limit < self._highest() and self._rested[_Phase.MORE] >= self._rest[_Phase.MORE]
-
-    def _may_need_less(self, mark: _Window) -> bool:
-        if self.limit == 1:
-            return False
         hinted = mark.latency > _SLOWER * self._base
-        return self._rested[_Phase.LESS] >= (self._rest[_Phase.LESS] if hinted else self._blind)
+        if self._may_try(_Phase.LESS, self._rest[_Phase.LESS] if hinted else self._blind):
+            self._try(_Phase.LESS)
+        elif self._may_try(_Phase.MORE, self._rest[_Phase.MORE]):
+            self._try(_Phase.MORE)
+
+    def _may_try(self, phase: _Phase, rest: int) -> bool:
+        return self._has_room(phase) and self._rested[phase] >= rest
+
+    def _has_room(self, phase: _Phase) -> bool:
+        return self.limit < self._ceiling if phase is _Phase.MORE else self.limit > 1
 
     def _try(self, phase: _Phase) -> None:
         self._phase = phase
         if phase is _Phase.MORE:
-            self._aim = min(self._highest(), max(self.limit + 1, round(self.limit * (1.0 + self._step[phase]))))
+            self._aim = min(self._ceiling, max(self.limit + 1, round(self.limit * (1.0 + self._step[phase]))))
             self._settle()
         else:
             before = self.limit
@@ -324,7 +321,7 @@ class Limiter:
         self._phase = _Phase.REST
         self._rested[phase] = 0
         if helped:
-            self._helped(phase, mark, window)
+            self._helped(phase, window)
             return
         aim = int(mark.limit)
         if self._step[phase] > _STEP:
@@ -335,30 +332,27 @@ class Limiter:
         else:
             self._rest[phase] = min(2 * self._rest[phase], _LONGEST_REST)
         if phase is _Phase.LESS:
-            self._base = window.latency
+            # In so far as fewer slots did not cost throughput, their answers had waited, too.
+            unhindered = window.latency * min(1.0, window.limit / mark.limit * mark.rate / window.rate)
+            self._base = min(_RISE * self._base, unhindered)
             self._blind = min(2 * self._blind, _LONGEST_BLIND_REST)
         if aim != mark.limit:
             self._mark = None
-        self._aim = min(self._highest(), aim)
+        self._aim = min(self._ceiling, aim)
         self.limit = min(self.limit, self._aim)
         self._settle()
 
-    def _helped(self, phase: _Phase, mark: _Window, window: _Window) -> None:
+    def _helped(self, phase: _Phase, window: _Window) -> None:
         """Keep what was tried, and try a longer step if there is room for one."""
         self._rest = {_Phase.MORE: _REST, _Phase.LESS: _REST}
         self._mark = window
-        if phase is _Phase.MORE:
-            # The fewer slots had not been too many, so their answers had not waited.
-            self._base = max(self._base, mark.latency)
-        room = self.limit < self._highest() if phase is _Phase.MORE else self.limit > 1
-        self._step[phase] = min(2.0 * self._step[phase], _LONGEST_STEP[phase]) if room else _STEP
-        if room:
+        if self._has_room(phase):
+            self._step[phase] = min(2.0 * self._step[phase], _LONGEST_STEP[phase])
             self._try(phase)
+        else:
+            self._step[phase] = _STEP
 
     # --- overload ---
-
-    def _highest(self) -> int:
-        return self._ceiling
 
     def _age(self, answers: int) -> None:
         if self._ceiling < self._cap:

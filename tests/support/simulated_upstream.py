@@ -75,6 +75,8 @@ class Simulation:
         self.trace = Trace(limits=[(0.0, limiter.limit)])
         self.now = 0.0
         self.demand = True
+        # How far the clock that the limiter sees is off, from now on.
+        self.offset = 0.0
         self._server = server
         self._slots = server.slots
         self._random = Random(seed)
@@ -109,6 +111,9 @@ class Simulation:
 
     # --- the client ---
 
+    def _clock(self) -> float:
+        return self.now + self.offset
+
     def _send(self) -> None:
         while self.demand and self._in_flight < self.limiter.limit:
             self._in_flight += 1
@@ -118,14 +123,14 @@ class Simulation:
         starved = not self.demand or self._in_flight < self.limiter.limit
         self._in_flight -= 1
         self.trace.answers.append(self.now)
-        self.limiter.succeeded(began, self.now, starved)
+        self.limiter.succeeded(began, self._clock(), starved)
         self._after()
 
     def _refused(self, began: float, *, overload: bool) -> None:
         self._in_flight -= 1
         if overload:
             self.trace.refusals.append(self.now)
-        self.limiter.refused(began, self.now)
+        self.limiter.refused(began, self._clock())
         self._after()
 
     def _after(self) -> None:
@@ -138,19 +143,19 @@ class Simulation:
     def _arrive(self) -> None:
         server, chance = self._server, self._random.random()
         if chance < server.flaky:
-            self._at(self.now + REFUSAL_TIME * server.latency, _FLAKY, self.now)
+            self._at(self.now + REFUSAL_TIME * server.latency, _FLAKY, self._clock())
         elif chance < server.flaky + server.broken:
-            self._at(self.now + REFUSAL_TIME * server.latency, _BROKEN, self.now)
+            self._at(self.now + REFUSAL_TIME * server.latency, _BROKEN, self._clock())
         elif server.sharing:
             self._progress()
             self._serial += 1
-            heapq.heappush(self._shared, (self._served + self._duration(), self._serial, self.now))
+            heapq.heappush(self._shared, (self._served + self._duration(), self._serial, self._clock()))
         elif self._busy < self._slots:
-            self._serve(self.now)
+            self._serve(self._clock())
         elif len(self._waiting) - self._next_waiting < server.queue:
-            self._waiting.append(self.now)
+            self._waiting.append(self._clock())
         else:
-            self._at(self.now + REFUSAL_TIME * server.latency, _OVERLOAD, self.now)
+            self._at(self.now + REFUSAL_TIME * server.latency, _OVERLOAD, self._clock())
 
     def _serve(self, began: float) -> None:
         self._busy += 1
@@ -204,6 +209,27 @@ class Simulation:
 
 
 _DONE, _BROKEN, _OVERLOAD, _FLAKY = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady:
+    """What a limiter has made of a server after its start-up."""
+
+    share: float  # of the throughput that the server is capable of
+    refused: float  # share of requests refused for overload
+    limit: float
+
+
+def steady(server: Server, *, start: int = 8, cap: int = 512, seed: int = 0) -> Steady:
+    """Let a limiter find out about a server, and measure from then on."""
+    begin = server.latency * (100.0 + 1_000.0 / server.slots)
+    end = begin + server.latency * max(150.0, 4_000.0 / server.slots)
+    trace = Simulation(server, Limiter(start=start, cap=cap), seed=seed).run(end)
+    return Steady(
+        share=trace.throughput(begin, end) / (min(server.slots, cap) / server.latency),
+        refused=trace.refused(begin, end),
+        limit=trace.mean_limit(begin, end),
+    )
 
 
 def _count(times: Sequence[float], begin: float, end: float) -> int:

@@ -21,9 +21,9 @@ _SURE = 0.1
 # More slots are kept if they bring this share of the throughput that as many unhindered slots would bring.
 _WORTH = 0.3
 # Fewer slots are kept if they cost no more than this share of what they would cost if all had been needed.
-_NEEDED = 0.25
+_NEEDED = 0.15
 # How many standard errors a climb has to miss its gain by before it ends: a false end costs more than a late one.
-_CLEARLY = 2.5
+_CLEARLY = 3.0
 # Where a climb has ended, so much room above the estimate is left: too many slots cost less than too few.
 _ROOM = 1.25
 # The same after a try, whose estimate is better.
@@ -39,7 +39,7 @@ _LONGEST_REST = 8
 _BLIND_REST = 32
 _LONGEST_BLIND_REST = 256
 # Answers that take so much longer than the fastest window are the hint that slots only wait.
-_SLOWER = 1.3
+_SLOWER = 1.4
 # The fastest window is forgotten by so much with each window: requests change.
 _FADE = 1.01
 # One try raises it by no more than this: it may have been misled.

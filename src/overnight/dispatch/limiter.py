@@ -43,9 +43,9 @@ _SLOWER = 1.4
 # The fastest window is forgotten by so much with each window: requests change.
 _FADE = 1.01
 # One try raises it by no more than this: it may have been misled.
-_RISE = 2.0
+_RISE = 1.3
 # The first answers of all are the quick ones: what is slow is so many times slower.
-_FIRST = 2.0
+_FIRST = 3.0
 
 # One stray refusal is no overload. Each adds one to a score and each answer takes a little off, so that a share of
 # refusals below about 5 % never adds up.
@@ -59,6 +59,7 @@ _CUT_AGAIN = 0.7
 _CUT_OUTAGE = 0.5
 # The limit stays below this share of where the overload was, until as many answers have come as make its refusals few.
 _CEILING = 0.97
+# Each overload in a row takes this share once more: answers that come together lift the limit past where it began.
 _ANSWERS_PER_REFUSAL = 300
 _FEWEST_CEILING_WINDOWS = 10
 _MOST_CEILING_WINDOWS = 40
@@ -92,6 +93,7 @@ class Limiter:
     __slots__ = (
         "_aim",
         "_base",
+        "_began",
         "_blind",
         "_cap",
         "_ceiling",
@@ -102,6 +104,7 @@ class Limiter:
         "_left",
         "_mark",
         "_measuring",
+        "_overloads",
         "_patience",
         "_phase",
         "_recovering",
@@ -130,8 +133,10 @@ class Limiter:
         self._recovering = False
         self._score = 0.0
         self._refusals = 0
+        self._overloads = 0
         self._cut_at = -inf
         self._last = -inf
+        self._began = inf
         self._patience = inf
         self._blind = _BLIND_REST
         self._rested = {_Phase.MORE: 0, _Phase.LESS: 0}
@@ -156,6 +161,7 @@ class Limiter:
         if self.limit < self._aim:
             self.limit += 1
         took = now - began
+        self._began = began
         self._sum += took
         self._squares += took * took
         self._left -= 1
@@ -182,9 +188,8 @@ class Limiter:
             self._cut_at = min(self._cut_at, now)
         elif gap > self._patience:
             self._patience = 2.0 * gap
-        self._aim = max(self._aim, self.limit)
         if self._phase is _Phase.CLIMB:
-            self._open(self.limit, now)
+            self._look(now)
         else:
             self._settle()
 
@@ -202,6 +207,9 @@ class Limiter:
         """So many answers have come as were waited for."""
         if self._phase is _Phase.CLIMB:
             self._stage(now)
+        elif self._recovering:
+            self._recovering = False
+            self._climb()
         elif not self._measuring:
             self._measuring = True
             self._open(max(_FEWEST_ANSWERS, _ROUNDS * self.limit), now)
@@ -229,7 +237,8 @@ class Limiter:
         if elapsed <= 0.0 or self._sum <= 0.0:
             return None
         mean = self._sum / answers
-        variance = max(0.0, self._squares / answers - mean * mean)
+        # Few answers may be alike by chance.
+        variance = max(0.0, self._squares / answers - mean * mean) + mean * mean / answers
         return _Window(limit=limit, rate=answers / elapsed, latency=mean, error=sqrt(variance / answers) / mean)
 
     # --- the climb ---
@@ -240,8 +249,7 @@ class Limiter:
         self._measuring = False
         self._mark = None
         self._aim = self._ceiling
-        self._first = self.limit
-        self._open(self.limit, self._last)
+        self._look(self._last)
 
     def _stage(self, now: float) -> None:
         """The limit has doubled since the last look, or is at its aim: has throughput followed?"""
@@ -259,6 +267,10 @@ class Limiter:
         if at_aim:
             self._repose()
             return
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Let the limit double before the next look."""
         self._first = self.limit
         self._open(self.limit, now)
 
@@ -285,10 +297,7 @@ class Limiter:
             self._end_try(mark, window, helped=_is_enough(mark, window))
 
     def _rest_on(self, window: _Window) -> None:
-        if self._recovering:
-            self._recovering = False
-            self._climb()
-            return
+        self._overloads = 0
         mark = self._mark = window if self._mark is None else _blend(self._mark, window)
         self._base = min(self._base * _FADE, mark.latency)
         for phase in self._rested:
@@ -361,16 +370,17 @@ class Limiter:
                 self._ceiling = self._cap
 
     def _cut(self, now: float) -> None:
+        self._overloads += 1
         seen, window = self.limit, max(_FEWEST_ANSWERS, _ROUNDS * self.limit)
-        if self._last > self._cut_at:
-            self._ceiling = min(self._cap, max(1, int(seen * _CEILING)))
+        if self._began > self._cut_at:
+            self._ceiling = min(self._cap, max(1, int(seen * _CEILING**self._overloads)))
             budget = self._refusals * _ANSWERS_PER_REFUSAL
             self._ceiling_left = min(_MOST_CEILING_WINDOWS * window, max(_FEWEST_CEILING_WINDOWS * window, budget))
             share = _CUT_AGAIN if self._recovering else _CUT
         else:
             share = _CUT_OUTAGE
         if self._phase is _Phase.MORE and self._mark is not None:
-            self.limit = min(int(self._mark.limit), seen)
+            self.limit = min(int(self._mark.limit), self._ceiling)
         else:
             self.limit = max(1, int(seen * share))
             self._recovering = True

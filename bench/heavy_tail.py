@@ -29,7 +29,8 @@ def run(folder: Path) -> list[Figure]:
     best = ideal([fate(body) for body in bodies], _SLOTS)
     port = free_port()
     config = folder / "overnight.toml"
-    config.write_text(f'[[upstreams]]\nurl = "http://127.0.0.1:{port}/v1"\nmax_concurrency = {_SLOTS}\nstart_concurrency = {_SLOTS}\n')
+    bounds = f"max_concurrency = {_SLOTS}\nstart_concurrency = {_SLOTS}\n"
+    config.write_text(f'[[upstreams]]\nurl = "http://127.0.0.1:{port}/v1"\n{bounds}')
     with subprocess.Popen([sys.executable, "-m", "bench.tail_upstream", str(port)]) as upstream:
         wait_for(port)
         with service(folder / "tail", "--config", str(config)) as running:

@@ -14,7 +14,8 @@ from overnight.domain.deployment import Capacity, UpstreamName
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Fault, Outcome
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 Handler = Callable[[bytes, Writer], Awaitable[None]]
 
 CHAT = "/v1/chat/completions"

@@ -121,10 +121,17 @@ class Pool:
                     return
                 taken = self._take()
                 if self.in_flight < self._limiter.limit:
-                    self._on_room()
+                    self._fill()
         finally:
             self.in_flight -= 1
             self._on_room()
+
+    def _fill(self) -> None:
+        """Use at once what the limit has grown by: the next answer must not be taken for a lack of requests."""
+        while self.in_flight < self._limiter.limit:
+            if not self.start_one():
+                self._on_room()
+                return
 
     def _take(self) -> _Taken | None:
         """Take a request that is due, and count it as sent: what comes next must see it."""

@@ -33,11 +33,13 @@ def test_a_server_that_is_not_there_is_left_alone_at_once() -> None:
 
 
 @pytest.mark.parametrize("trouble", [Trouble.FAILING, Trouble.REFUSING])
-def test_one_failure_says_little_and_five_in_a_row_enough(trouble: Trouble) -> None:
+def test_one_failure_says_little_and_five_more_enough(trouble: Trouble) -> None:
     """A flaky server is not a broken one."""
     breaker = Breaker()
+    breaker.sent(99.0)
+    first = breaker.failed(trouble, 99.0, 99.9, detail=DETAIL)
 
-    assert [fail(breaker, trouble, 100.0 + number) for number in range(5)] == [False] * 4 + [True]
+    assert [first, *(fail(breaker, trouble, 100.0 + number) for number in range(5))] == [False] * 5 + [True]
     assert breaker.free_at() == 104.5
 
 
@@ -50,6 +52,20 @@ def test_failures_among_many_requests_that_are_under_way_are_no_outage() -> None
             breaker.sent(100.0)
         else:
             due.append(fail(breaker, Trouble.REFUSING, 100.0))
+
+    assert not any(due)
+
+
+def test_refusals_that_come_before_the_first_answers_are_no_outage() -> None:
+    """Of 500 requests sent together the refused ones end first, and each makes room for another."""
+    breaker = Breaker()
+    for _ in range(500):
+        breaker.sent(100.0)
+    due = []
+    for number in range(15):
+        now = 100.1 + number / 1000
+        due.append(breaker.failed(Trouble.REFUSING, 100.0, now, detail=DETAIL))
+        breaker.sent(now)
 
     assert not any(due)
 

@@ -10,7 +10,8 @@ from overnight.domain.retry import Trouble
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 15.0
 _PATIENCE = 1.0
-# A flaky server fails some of its requests, a broken one nearly all.
+# A flaky server fails some of its requests, a broken one nearly all. After a first failure only requests that began
+# since are counted, sent and failed: failures come sooner than answers, so of older ones they say nothing.
 _FAILURES = 5
 _SHARE = 0.8
 # A server that still answers with errors after so many probes is not down: its errors are about the requests.
@@ -37,7 +38,8 @@ class Breaker:
         self._until = 0.0
         self._pause = _FIRST_PAUSE
         self._probes = 0
-        self._streak_began = 0.0
+        self._watching = False
+        self._watched_since = 0.0
         self._failures = 0
         self._sent = 0
 
@@ -51,16 +53,16 @@ class Breaker:
             self._sent += 1
         elif self._state is _State.OPEN:
             self._state = _State.PROBING
-            self._streak_began = now
+            self._watched_since = now
             self._until = now + _PATIENCE
         elif self._state is _State.PROBING:
             self._state = _State.TRIAL
 
     def succeeded(self, began: float) -> None:
         """Note an answer, good or bad, that tells of a server in order."""
-        if began < self._streak_began or self._state is _State.OPEN:
+        if began < self._watched_since or self._state is _State.OPEN:
             return
-        self._failures = 0
+        self._watching = False
         if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
             self.problem = None
@@ -76,19 +78,20 @@ class Breaker:
         self._until = now + (self._pause if wait is None else wait)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         self._state = _State.OPEN
-        self._failures = 0
+        self._watching = False
         self.problem = detail
         return True
 
     def _is_due(self, trouble: Trouble, began: float, now: float) -> bool:
         if self._state is not _State.CLOSED:
-            return began >= self._streak_began
-        if self._failures == 0:
-            self._streak_began = now
-            self._sent = 0
-        self._failures += 1
+            return began >= self._watched_since
         if trouble is Trouble.UNREACHABLE:
             return True
+        if not self._watching:
+            self._watching = True
+            self._watched_since = now
+            self._failures = self._sent = 0
+        self._failures += began >= self._watched_since
         return self._failures >= _FAILURES and self._failures >= _SHARE * self._sent
 
     def _gives_way(self, trouble: Trouble) -> bool:

@@ -37,6 +37,9 @@ _ANSWER = {
     "usage": {"prompt_tokens": 120, "completion_tokens": 17, "total_tokens": 137},
 }
 
+# As long as those of SDKs.
+_BOUNDARY = b"d41d8cd98f00b204e9800998ecf8427e"
+
 _NGINX = """
 worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/errors;
 events {{ worker_connections 4096; }}
@@ -79,25 +82,7 @@ class Service:
 
     def upload_stream(self, name: str, size: int, file: Any) -> dict[str, Any]:  # noqa: ANN401 - a binary file
         """Send one multipart body from a file, with its length announced."""
-        head = (
-            b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-            b"--x\r\nContent-Disposition: form-data;"
-            b' name="file"; filename="%s"\r\nContent-Type: application/octet-stream\r\n\r\n' % name.encode()
-        )
-        tail = b"\r\n--x--\r\n"
-        host, _, port = self.url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port))) as wire:
-            wire.sendall(
-                b"POST /openai/files?api-version=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
-                % (len(head) + size + len(tail))
-            )
-            wire.sendall(head)
-            wire.sendfile(file)
-            wire.sendall(tail)
-            answer = b"".join(iter(lambda: wire.recv(65536), b""))
-        found: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
-        return found
+        return send_form(self.url, name, size, file)
 
     def create(self, file_id: str) -> str:
         """Create a batch of chat completions and give its id."""
@@ -117,6 +102,29 @@ class Service:
     def content(self, file_id: str) -> bytes:
         """Give the bytes of a file."""
         return bytes(self.client.get(f"{self.url}/v1/files/{file_id}/content").build().send().bytes())
+
+
+def send_form(url: str, name: str, size: int, file: Any) -> dict[str, Any]:  # noqa: ANN401 - a binary file
+    """Send one multipart body from a file to a server, with its length announced."""
+    head = (
+        b'--%s\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b'--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n" % (_BOUNDARY, _BOUNDARY, name.encode())
+    )
+    tail = b"\r\n--%s--\r\n" % _BOUNDARY
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as wire:
+        wire.sendall(
+            b"POST /openai/files?api-version=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: multipart/form-data; boundary=%s\r\nContent-Length: %d\r\n\r\n"
+            % (_BOUNDARY, len(head) + size + len(tail))
+        )
+        wire.sendall(head)
+        wire.sendfile(file)
+        wire.sendall(tail)
+        answer = b"".join(iter(lambda: wire.recv(65536), b""))
+    found: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return found
 
 
 @contextmanager
@@ -242,3 +250,9 @@ def memory(pid: int) -> int:
         except FileNotFoundError:
             continue
     return total
+
+
+def processor_time(pid: int) -> float:
+    """Give the seconds of processor time, of programs and of the kernel for them, that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

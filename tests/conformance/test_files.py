@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from tests.support.api import AZURE, AZURE_V1, OPENAI, Api, Prefix, chats
 from tests.support.http import Http, Part, Reply
+from tests.support.service import Service
+
+from overnight.testing.upstream import ScriptedUpstream
 
 FIELDS = {
     "id",
@@ -315,3 +320,21 @@ def test_get_with_a_content_type_is_fine(each: Api):
     reply = each.http.get(each.prefix.url("/batches"), {"content-type": "application/json"})
 
     assert reply.status == 200
+
+
+def test_file_without_room_is_refused_and_smaller_ones_still_work(upstream: ScriptedUpstream, tmp_path: Path):
+    """Whether its bytes run out of room on their way, or only when the last of them are stored."""
+    room = 3_500_000
+    with Service(tmp_path, upstreams=[upstream.url]) as service:
+        api = Api(Http(service.url), OPENAI)
+        # No file may grow beyond the limit, as on a disk that is full.
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (room, room))
+        replies = [
+            api.post_form("/files", [BATCH, Part(name="file", data=CONTENT.ljust(size), filename="input.jsonl")])
+            for size in (4 * room, room + 1, room)
+        ]
+
+        assert [reply.status for reply in replies] == [503, 503, 200]
+        assert "no room left" in replies[0].json()["error"]["message"]
+        assert replies[0].json() == replies[1].json()
+        assert len(list((service.data_dir / "blobs" / "files").iterdir())) == 1

@@ -54,7 +54,10 @@ def file_routes(context: Context) -> APIRouter:
         resource = context.resource(request)
         async with files.receiving(prefix.flavour) as receiver:
             form = await _receive(request, receiver)
-            file = await receiver.finish(resource, prefix.flavour, form.to_new_file())
+            try:
+                file = await receiver.finish(resource, prefix.flavour, form.to_new_file())
+            except StorageFull as error:
+                raise _no_room() from error
         headers = context.located(request, "files", file.id)
         return reply(FileObject.of(file), status=prefix.file_created, headers=headers)
 
@@ -162,10 +165,14 @@ async def _receive(request: Request, receiver: Receiver) -> _Form:
         except (TooLarge, InvalidRequest) as error:
             refused = refused or error
         except StorageFull:
-            refused = Unavailable("The server has no room left for this file. Ask its operator, or try again later.")
+            refused = _no_room()
     if refused is not None:
         raise refused
     return form
+
+
+def _no_room() -> Unavailable:
+    return Unavailable("The server has no room left for this file. Ask its operator, or try again later.")
 
 
 def _missing(field: str) -> InvalidRequest:

@@ -63,7 +63,10 @@ def upload_routes(context: Context) -> APIRouter:
     async def complete_upload(request: Request, upload_id: str, body: CompleteUploadBody) -> Response:
         """Put the parts together in the order named."""
         resource = context.resource(request)
-        upload, file = await uploads.complete(resource, flavour, UploadId(upload_id), body.part_ids, body.md5)
+        try:
+            upload, file = await uploads.complete(resource, flavour, UploadId(upload_id), body.part_ids, body.md5)
+        except StorageFull as error:
+            raise Unavailable("The server has no room left for this file. Ask its operator.") from error
         return reply(UploadObject.of(upload, file))
 
     @routes.post("/uploads/{upload_id}/cancel", response_model=UploadObject)

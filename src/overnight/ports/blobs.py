@@ -14,10 +14,14 @@ class BlobWriter(Protocol):
     """Bytes on their way into the store."""
 
     async def write(self, data: bytes) -> None:
-        """Add bytes. Raises ``StorageFull``."""
+        """Add bytes. Raises ``StorageFull``, which may be about bytes that were given before."""
 
     async def commit(self) -> None:
-        """Make the blob readable under its key, whole and durable. Without it nothing is stored."""
+        """Make the blob readable under its key, whole and durable. Without it nothing is stored.
+
+        Raises:
+            StorageFull: there is no room for all of it.
+        """
 
 
 class Blobs(Protocol):

@@ -9,6 +9,8 @@ import asyncio
 import errno
 import os
 import secrets
+import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,32 +20,65 @@ from overnight.ports.blobs import StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from concurrent.futures import Executor, Future
 
 _PIECE = 1024 * 1024
-_BUFFER = 4 * 1024 * 1024
+_BATCH = 1024 * 1024
+_WRITERS = 4
+# A multiple of the batch.
+_STRIDE = 8 * _BATCH
 
 
 class LocalWriter:
-    """Collects bytes and hands them to the disk in large pieces, off the event loop."""
+    """Collects bytes and hands them to the disk in large batches, off the event loop: one is written, one is filled.
 
-    def __init__(self, file: BinaryIO, temporary: Path, final: Path) -> None:
+    The two batches are used again and again, because the page faults of fresh memory cost more than the copy.
+    """
+
+    def __init__(self, file: BinaryIO, temporary: Path, final: Path, threads: Executor) -> None:
         self._file = file
         self._temporary = temporary
         self._final = final
-        self._buffer = bytearray()
+        self._threads = threads
+        self._batch = memoryview(bytearray(_BATCH))
+        self._filled = 0
+        self._spare: memoryview | None = None
+        self._writing: Future[None] | None = None
 
     async def write(self, data: bytes) -> None:
-        self._buffer += data
-        if len(self._buffer) >= _BUFFER:
-            full, self._buffer = self._buffer, bytearray()
-            await asyncio.to_thread(_write, self._file, full)
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: _BATCH - self._filled]
+            self._batch[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            rest = rest[len(piece) :]
+            if self._filled == _BATCH:
+                await self._hand_over()
 
     async def commit(self) -> None:
+        await self._written()
         await asyncio.to_thread(self._commit)
 
+    def discard(self) -> None:
+        """Forget what was not committed, once no thread writes to it any more."""
+        if self._writing is not None:
+            wait([self._writing])
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    async def _hand_over(self) -> None:
+        await self._written()
+        self._writing = self._threads.submit(_write, self._file, self._batch)
+        self._batch, self._spare = self._spare or memoryview(bytearray(_BATCH)), self._batch
+        self._filled = 0
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.wrap_future(self._writing)
+
     def _commit(self) -> None:
-        _write(self._file, self._buffer)
-        self._buffer = bytearray()
+        _write(self._file, self._batch[: self._filled])
+        self._filled = 0
         os.fsync(self._file.fileno())
         _publish(self._temporary, self._final)
 
@@ -55,15 +90,17 @@ class LocalBlobs:
         self._root = root / "blobs"
         self._temporary = temporary
         self._root.mkdir(parents=True, exist_ok=True)
+        self._threads = ThreadPoolExecutor(_WRITERS, "blobs")
 
     @asynccontextmanager
     async def writer(self, key: str) -> AsyncIterator[LocalWriter]:
         temporary = self._new_temporary()
         file = await asyncio.to_thread(temporary.open, "wb", buffering=0)
+        writer = LocalWriter(file, temporary, self._path(key), self._threads)
         try:
-            yield LocalWriter(file, temporary, self._path(key))
+            yield writer
         finally:
-            await asyncio.to_thread(_discard, file, temporary)
+            await asyncio.to_thread(writer.discard)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         file = await asyncio.to_thread(self._path(key).open, "rb", buffering=0)
@@ -119,20 +156,18 @@ def _is_file_before(path: Path, moment: float) -> bool:
         return False
 
 
-def _write(file: BinaryIO, data: bytearray) -> None:
-    view = memoryview(data)
+def _write(file: BinaryIO, rest: memoryview) -> None:
     try:
-        while view:
-            view = view[file.write(view) :]
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise StorageFull(error.errno, "there is no room left in the data folder") from error
         raise
-
-
-def _discard(file: BinaryIO, temporary: Path) -> None:
-    file.close()
-    temporary.unlink(missing_ok=True)
+    end = file.tell()
+    if sys.platform == "linux" and end and end % _STRIDE == 0:
+        # Linux begins to write out what it is told to drop, so the sync at the end has little left to wait for.
+        os.posix_fadvise(file.fileno(), end - _STRIDE, _STRIDE, os.POSIX_FADV_DONTNEED)
 
 
 def _place(temporary: Path, final: Path) -> None:

@@ -17,10 +17,11 @@ import msgspec
 import structlog
 
 from overnight.adapters.disk import sync_folder
+from overnight.adapters.results.segment import SegmentWriter, WriterThread
 from overnight.domain.frame import MAGIC, Segment, encode, scan
 from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
-from overnight.domain.usage import NO_USAGE
+from overnight.domain.usage import NO_USAGE, Usage
 from overnight.ports.results import Recovered
 
 if TYPE_CHECKING:
@@ -40,34 +41,45 @@ _READ_BUFFER = 1024 * 1024
 
 
 class _Batchful:
-    """Frames that wait for one commit, and what they add up to."""
+    """Results that wait for one commit, and what they add up to: plain numbers, for they change with each result."""
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        self.count = 0
         self.size = 0
-        self.counts = [0, 0]
-        self.usage = NO_USAGE
+        self.failed = 0
+        self.input_tokens = 0
+        self.cached_tokens = 0
+        self.output_tokens = 0
+        self.reasoning_tokens = 0
 
-    def add(self, result: Result) -> None:
-        frame = encode(result)
-        self.frames.append(frame)
-        self.size += len(frame)
-        self.counts[result.kind] += 1
-        if result.usage is not NO_USAGE:
-            self.usage += result.usage
+    def add(self, result: Result, size: int) -> None:
+        self.count += 1
+        self.size += size
+        if result.kind is ResultKind.FAILED:
+            self.failed += 1
+        usage = result.usage
+        if usage is not NO_USAGE:
+            self.input_tokens += usage.input_tokens
+            self.cached_tokens += usage.cached_tokens
+            self.output_tokens += usage.output_tokens
+            self.reasoning_tokens += usage.reasoning_tokens
 
     def tally(self) -> Tally:
-        return Tally(
-            completed=self.counts[ResultKind.SUCCEEDED], failed=self.counts[ResultKind.FAILED], usage=self.usage
+        usage = Usage(
+            input_tokens=self.input_tokens,
+            cached_tokens=self.cached_tokens,
+            output_tokens=self.output_tokens,
+            reasoning_tokens=self.reasoning_tokens,
         )
+        return Tally(completed=self.count - self.failed, failed=self.failed, usage=usage)
 
 
 class LocalLog:
     """The log of one epoch. Appending never waits; a task commits what has gathered."""
 
-    def __init__(self, folder: Path, epoch: int, recovered: Recovered, on_durable: Callable[[Tally], None]) -> None:
+    def __init__(self, segment: SegmentWriter, recovered: Recovered, on_durable: Callable[[Tally], None]) -> None:
         self.recovered = recovered
-        self._segment = _SegmentWriter(folder, epoch)
+        self._segment = segment
         self._on_durable = on_durable
         self._recorded = bytearray(recovered.done)
         self._waiting = _Batchful()
@@ -83,12 +95,16 @@ class LocalLog:
         if self._recorded[result.line]:
             return
         self._recorded[result.line] = 1
-        self._waiting.add(result)
-        self._clean.clear()
-        self._arrived.set()
-        if self._waiting.size >= COMMIT_BYTES:
+        frame = encode(result)
+        self._segment.take(frame)
+        waiting = self._waiting
+        waiting.add(result, len(frame))
+        if waiting.count == 1:
+            self._clean.clear()
+            self._arrived.set()
+        if waiting.size >= COMMIT_BYTES:
             self._full.set()
-        if self._waiting.size >= _MOST_WAITING:
+        if waiting.size >= _MOST_WAITING:
             self._roomy.clear()
 
     async def room(self) -> None:
@@ -130,20 +146,19 @@ class LocalLog:
         batchful, self._waiting = self._waiting, _Batchful()
         self._arrived.clear()
         self._full.clear()
-        if batchful.frames:
-            await self._write(batchful)
+        if batchful.count:
+            await self._make_durable(batchful)
             self._on_durable(batchful.tally())
-        if not self._waiting.frames:
+        if not self._waiting.count:
             self._clean.set()
         self._roomy.set()
 
-    async def _write(self, batchful: _Batchful) -> None:
-        """Write until it is durable: results that are here stay here while the disk is full or broken."""
-        data = b"".join(batchful.frames)
+    async def _make_durable(self, batchful: _Batchful) -> None:
+        """Try until it is done: results that are here stay here while the disk is full or broken."""
         in_trouble = False
         while True:
             try:
-                await asyncio.to_thread(self._segment.append, data)
+                await asyncio.to_thread(self._segment.commit, batchful.count)
             except OSError as error:
                 if not in_trouble:
                     log.error("results.not_durable", problem=str(error), bytes=batchful.size)  # noqa: TRY400 - no defect of ours to trace
@@ -157,64 +172,13 @@ class LocalLog:
                 return
 
 
-class _SegmentWriter:
-    """Appends to the newest segment of an epoch, or to a new one after a failed sync."""
-
-    def __init__(self, folder: Path, epoch: int) -> None:
-        self._folder = folder
-        self._epoch = epoch
-        self._number = 0
-        self._descriptor: int | None = None
-        self._end = 0
-
-    def append(self, data: bytes) -> None:
-        """Return once the data is on disk. Raises ``OSError``; then it can be called again with the same data."""
-        if self._descriptor is None:
-            self._create()
-        descriptor = self._descriptor
-        if descriptor is None:
-            raise FileNotFoundError(self._folder)
-        view = memoryview(data)
-        offset = self._end
-        while view:
-            written = os.pwrite(descriptor, view, offset)
-            view = view[written:]
-            offset += written
-        try:
-            os.fdatasync(descriptor)
-        except OSError:
-            # After a failed sync the kernel may have dropped the pages: only a new file can be trusted again.
-            self.close()
-            raise
-        self._end = offset
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _create(self) -> None:
-        path = self._folder / f"{self._epoch:08d}-{self._number:04d}.log"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._number += 1
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            os.pwrite(descriptor, MAGIC, 0)
-            os.fsync(descriptor)
-            sync_folder(self._folder)
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        self._end = len(MAGIC)
-
-
 class LocalResultLogs:
     """The logs of all batches, each in a folder of its own."""
 
     def __init__(self, root: Path) -> None:
         self._root = root / "results"
         self._root.mkdir(parents=True, exist_ok=True)
+        self._writer = WriterThread()
 
     @asynccontextmanager
     async def open(
@@ -222,15 +186,16 @@ class LocalResultLogs:
     ) -> AsyncIterator[LocalLog]:
         folder = self._root / batch_id
         recovered = await asyncio.to_thread(_recover, folder, epoch, total)
-        opened = LocalLog(folder, epoch, recovered, on_durable)
-        async with asyncio.TaskGroup() as group:
-            committing = group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
-            try:
-                yield opened
-            finally:
-                # An error in the body must not end the last commit: its own error comes out of the group.
-                opened.close()
-                await asyncio.wait([committing])
+        opened = LocalLog(SegmentWriter(folder, epoch, self._writer), recovered, on_durable)
+        with self._writer.running():
+            async with asyncio.TaskGroup() as group:
+                committing = group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
+                try:
+                    yield opened
+                finally:
+                    # An error in the body must not end the last commit: its own error comes out of the group.
+                    opened.close()
+                    await asyncio.wait([committing])
 
     async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
         folder = self._root / batch_id
@@ -295,9 +260,11 @@ def _segments_of(folder: Path, first: int, last: int) -> list[Path]:
 def _valid_length(path: Path) -> int:
     end = len(MAGIC)
     with path.open("rb", buffering=_READ_BUFFER) as file:
-        # What is read here will be taken as done, so it must not be only in the page cache of a dying machine.
+        # What is read here will be taken as done, so it must not be only in the page cache of a dying machine. The
+        # length comes first, for an owner that lost its lease may still append: what it adds is not synced.
+        length = os.fstat(file.fileno()).st_size
         os.fsync(file.fileno())
-        for frame in scan(file, path.stat().st_size):
+        for frame in scan(file, length):
             end = frame.offset + frame.length
     return end
 

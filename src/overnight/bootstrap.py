@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
 from overnight.adapters.blobs.local import LocalBlobs
+from overnight.adapters.disk import try_out
 from overnight.adapters.results.local import LocalResultLogs
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
@@ -49,6 +51,7 @@ from overnight.observability import logs
 from overnight.services.batches import BatchService
 from overnight.services.files import FileService
 from overnight.services.retention import Sweeper
+from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 
 if TYPE_CHECKING:
@@ -172,7 +175,8 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
         worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
-        storage = await _open_storage(settings, worker, stack)
+        troubles = TroublesInMind(clock)
+        storage = await _open_storage(settings, worker, troubles, stack)
         offload = WorkerProcesses()
         stack.callback(offload.close)
         embedded = None if settings.upstreams else await _start_embedded(settings, stack)
@@ -198,6 +202,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             clock=clock,
             entropy=entropy,
             limits=limits,
+            troubles=troubles,
             stop_grace=settings.stop_grace,
         )
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
@@ -209,6 +214,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             batches=BatchService(batches, clock, entropy, limits, dispatcher),
             deployments=catalogue,
             health=catalogue.health,
+            troubles=troubles.known,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
         yield Service(
@@ -225,7 +231,9 @@ class _Storage(msgspec.Struct, frozen=True, kw_only=True):
     dead_workers: list[WorkerId]
 
 
-async def _open_storage(settings: Settings, worker: WorkerId, stack: AsyncExitStack) -> _Storage:
+async def _open_storage(
+    settings: Settings, worker: WorkerId, troubles: TroublesInMind, stack: AsyncExitStack
+) -> _Storage:
     try:
         database = Database(sqlite_file(settings.data_dir))
         stack.push_async_callback(database.close)
@@ -233,7 +241,7 @@ async def _open_storage(settings: Settings, worker: WorkerId, stack: AsyncExitSt
         workplace = Workplace(settings.data_dir, worker)
         stack.callback(workplace.close)
         blobs = LocalBlobs(settings.data_dir, workplace.temporary)
-        results = LocalResultLogs(settings.data_dir)
+        results = LocalResultLogs(settings.data_dir, troubles)
     except (OSError, SQLAlchemyError) as error:
         reason = getattr(error, "orig", None) or error
         message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
@@ -373,15 +381,24 @@ async def _diagnose(settings: Settings) -> list[Check]:
 
 def _check_folder(settings: Settings) -> Check:
     folder = settings.data_dir
-    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        try_out(folder)
     except OSError as error:
         detail = f"{folder} cannot be written ({error.strerror})"
-        return Check(name="data folder", ok=False, detail=detail, remedy=f"chmod u+rwx {folder}, or use --data-dir")
+        return Check(name="data folder", ok=False, detail=detail, remedy=_folder_remedy(folder, error))
     return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+
+
+def _folder_remedy(folder: Path, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space: batches that wait for it go on by themselves"
+        case errno.EROFS:
+            return "mount the disk for writing (`mount -o remount,rw`); the log of the kernel says why it is read-only"
+        case errno.EIO:
+            return "the disk fails: look into the log of the kernel, and take a backup"
+    return f"chmod u+rwx {folder}, or use --data-dir"
 
 
 def _check_disk(settings: Settings) -> Check:
@@ -397,12 +414,14 @@ async def _check_database(settings: Settings) -> Check:
     database = Database(sqlite_file(settings.data_dir))
     try:
         await database.migrate()
+        reason = await database.write_problem()
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error)
-        remedy = "stop other programs that hold the database, or use another --data-dir"
-        return Check(name="database", ok=False, detail=reason, remedy=remedy)
     finally:
         await database.close()
+    if reason is not None:
+        remedy = "free some space, stop other programs that hold the database, or use another --data-dir"
+        return Check(name="database", ok=False, detail=reason, remedy=remedy)
     return Check(name="database", ok=True, detail="SQLite, schema up to date")
 
 

@@ -18,6 +18,8 @@ from overnight.ports.batches import Batches
 from overnight.ports.blobs import Blobs
 from overnight.ports.files import Files, Uploads
 from overnight.ports.results import ResultLogs
+from overnight.services.troubles import TroublesInMind
+from overnight.testing.clock import ManualClock
 from overnight.testing.results import MemoryResultLogs
 from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
 
@@ -78,7 +80,13 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     return LocalBlobs(tmp_path, workplace.temporary)
 
 
+@pytest.fixture
+def troubles() -> TroublesInMind:
+    """What is noted of batches that wait for the disk."""
+    return TroublesInMind(ManualClock())
+
+
 @pytest.fixture(params=["memory", "disk"])
-def logs(request: pytest.FixtureRequest, tmp_path: Path) -> ResultLogs:
+def logs(request: pytest.FixtureRequest, tmp_path: Path, troubles: TroublesInMind) -> ResultLogs:
     """Result logs without a result."""
-    return MemoryResultLogs(tmp_path) if request.param == "memory" else LocalResultLogs(tmp_path)
+    return MemoryResultLogs(tmp_path) if request.param == "memory" else LocalResultLogs(tmp_path, troubles)

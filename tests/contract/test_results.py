@@ -18,6 +18,7 @@ from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
 from overnight.domain.usage import NO_USAGE, Usage
 from overnight.ports.results import ResultLog, ResultLogs
+from overnight.services.troubles import TroublesInMind
 
 BATCH = BatchId("batch_1")
 TOTAL = 50
@@ -251,13 +252,13 @@ class TestDisk:
         monkeypatch.setattr(local, "_TRY_AGAIN", 0.001)
 
     @pytest.fixture
-    def logs(self, tmp_path: Path) -> LocalResultLogs:
-        return LocalResultLogs(tmp_path)
+    def logs(self, tmp_path: Path, troubles: TroublesInMind) -> LocalResultLogs:
+        return LocalResultLogs(tmp_path, troubles)
 
     async def _segment(self, logs: LocalResultLogs, epoch: int = 1) -> Path:
         return Path((await logs.segments(BATCH, epoch=epoch))[-1].path)
 
-    async def test_a_torn_tail_is_cut(self, logs: LocalResultLogs, tmp_path: Path) -> None:
+    async def test_a_torn_tail_is_cut(self, logs: LocalResultLogs, tmp_path: Path, troubles: TroublesInMind) -> None:
         """Wherever the crash cut it: whole results stay, the torn one runs again."""
         async with opened(logs, 1) as log:
             log.append(a_result(0))
@@ -267,7 +268,7 @@ class TestDisk:
         second = whole.index(b'{"line":1')
         for cut in (second - 40, second - 32, second - 1, second, second + 1, len(whole) - 1):
             path.write_bytes(whole[:cut])
-            async with opened(LocalResultLogs(tmp_path), 2) as log:
+            async with opened(LocalResultLogs(tmp_path, troubles), 2) as log:
                 assert lines_of(log.recovered.done) == ([0] if cut >= second - 32 else [])
             assert 1 not in await read(logs, 2)
             (tmp_path / "results" / BATCH / "00000002.pin").unlink()

@@ -1,17 +1,18 @@
-"""Routes for those who watch over the service: no key is needed, and nothing is told of anybody's work."""
+"""Routes for those who watch over the service: no key is needed, and nothing is told of anybody's work but ids."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
 from overnight import __version__
 from overnight.api.context import Services, reply
-from overnight.api.schemas import Health, UpstreamState
+from overnight.api.schemas import Health, UpstreamState, WaitingBatch
+from overnight.ports.troubles import Trouble
 
 
 def health_routes(services: Services, problem: Callable[[], Awaitable[str | None]]) -> APIRouter:
-    """Make the routes; ``problem`` says what keeps the service from working."""
+    """Make the routes; ``problem`` says what keeps the database from working."""
     routes = APIRouter(tags=["Health"])
 
     @routes.get("/health", response_model=Health)
@@ -21,13 +22,36 @@ def health_routes(services: Services, problem: Callable[[], Awaitable[str | None
 
     @routes.get("/ready", response_model=Health)
     async def ready() -> Response:
-        """Say whether batches can be taken; an upstream that is down makes them wait, but does not change this."""
-        upstreams = [
-            UpstreamState(name=upstream.name, answers=upstream.problem is None, problem=upstream.problem)
-            for upstream in services.health()
-        ]
-        found = await problem()
-        state = Health(status="not ready" if found else "ok", version=__version__, upstreams=upstreams, problem=found)
+        """Say whether batches can be taken and recorded; an upstream that is down makes them wait, but is no fault here."""
+        troubles = services.troubles()
+        found = _in_words(await problem(), troubles)
+        state = Health(
+            status="not ready" if found else "ok",
+            version=__version__,
+            upstreams=[
+                UpstreamState(name=upstream.name, answers=upstream.problem is None, problem=upstream.problem)
+                for upstream in services.health()
+            ],
+            waiting=[
+                WaitingBatch(
+                    batch_id=trouble.batch_id,
+                    since=int(trouble.since),
+                    bytes=trouble.bytes_waiting,
+                    problem=trouble.problem,
+                )
+                for trouble in troubles
+            ],
+            problem=found,
+        )
         return reply(state, status=503 if found else 200)
 
     return routes
+
+
+def _in_words(problem: str | None, troubles: Sequence[Trouble]) -> str | None:
+    problems = [] if problem is None else [problem]
+    if troubles:
+        reasons = ", ".join(sorted({trouble.problem for trouble in troubles}))
+        batches = "1 batch waits" if len(troubles) == 1 else f"{len(troubles)} batches wait"
+        problems.append(f"{batches} for the disk: {reasons}")
+    return "; ".join(problems) or None

@@ -385,10 +385,20 @@ class UpstreamState(BaseModel):
     problem: str | None
 
 
+class WaitingBatch(BaseModel):
+    """A batch that the disk keeps from going on; ``bytes`` of its results wait in memory and do not count yet."""
+
+    batch_id: str
+    since: int
+    bytes: int
+    problem: str
+
+
 class Health(BaseModel):
     """Whether the service lives, and in ``/ready`` whether it can work."""
 
     status: Literal["ok", "not ready"]
     version: str
     upstreams: list[UpstreamState] = []
+    waiting: list[WaitingBatch] = []
     problem: str | None = None

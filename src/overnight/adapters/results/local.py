@@ -27,6 +27,8 @@ from overnight.ports.results import Recovered
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from overnight.ports.troubles import Troubles
+
 log = structlog.get_logger()
 
 COMMIT_EVERY = 0.05
@@ -77,9 +79,18 @@ class _Batchful:
 class LocalLog:
     """The log of one epoch. Appending never waits; a task commits what has gathered."""
 
-    def __init__(self, segment: SegmentWriter, recovered: Recovered, on_durable: Callable[[Tally], None]) -> None:
+    def __init__(
+        self,
+        batch_id: BatchId,
+        segment: SegmentWriter,
+        recovered: Recovered,
+        on_durable: Callable[[Tally], None],
+        troubles: Troubles,
+    ) -> None:
         self.recovered = recovered
+        self._batch_id = batch_id
         self._segment = segment
+        self._troubles = troubles
         self._on_durable = on_durable
         self._recorded = bytearray(recovered.done)
         self._waiting = _Batchful()
@@ -160,25 +171,29 @@ class LocalLog:
             try:
                 await asyncio.to_thread(self._segment.commit, batchful.count)
             except OSError as error:
+                waiting = batchful.size + self._waiting.size
+                self._troubles.note(self._batch_id, error, bytes_waiting=waiting)
                 if not in_trouble:
-                    log.error("results.not_durable", problem=str(error), bytes=batchful.size)  # noqa: TRY400 - no defect of ours to trace
+                    log.error("results.not_durable", batch_id=self._batch_id, problem=str(error), bytes=waiting)  # noqa: TRY400 - no defect of ours to trace
                 in_trouble = True
                 if self._closing:
                     raise
                 await asyncio.sleep(_TRY_AGAIN)
             else:
                 if in_trouble:
-                    log.info("results.durable_again", bytes=batchful.size)
+                    self._troubles.over(self._batch_id)
+                    log.info("results.durable_again", batch_id=self._batch_id, bytes=batchful.size)
                 return
 
 
 class LocalResultLogs:
-    """The logs of all batches, each in a folder of its own."""
+    """The logs of all batches, each in a folder of its own; ``troubles`` hears of those that the disk does not take."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, troubles: Troubles) -> None:
         self._root = root / "results"
         self._root.mkdir(parents=True, exist_ok=True)
         self._writer = WriterThread()
+        self._troubles = troubles
 
     @asynccontextmanager
     async def open(
@@ -186,7 +201,9 @@ class LocalResultLogs:
     ) -> AsyncIterator[LocalLog]:
         folder = self._root / batch_id
         recovered = await asyncio.to_thread(_recover, folder, epoch, total)
-        opened = LocalLog(SegmentWriter(folder, epoch, self._writer), recovered, on_durable)
+        self._troubles.over(batch_id)
+        segment = SegmentWriter(folder, epoch, self._writer)
+        opened = LocalLog(batch_id, segment, recovered, on_durable, self._troubles)
         with self._writer.running():
             async with asyncio.TaskGroup() as group:
                 committing = group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
@@ -196,6 +213,7 @@ class LocalResultLogs:
                     # An error in the body must not end the last commit: its own error comes out of the group.
                     opened.close()
                     await asyncio.wait([committing])
+                    self._troubles.over(batch_id)
 
     async def segments(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
         folder = self._root / batch_id

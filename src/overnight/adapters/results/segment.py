@@ -1,15 +1,14 @@
 """Appending frames to segments on a local disk: written soon after they arrive, synced when they are to count.
 
 What was written outlives the process, though not the machine: the kernel has it. So a killed process loses only the
-frames of the last moment, not all those that wait for their sync. A thread writes, for a write can take milliseconds
-while the disk is busy with a sync, and the event loop must not wait for that.
+last few frames, not all those that wait for their sync. A thread writes, for a write can take milliseconds while the
+disk is busy with a sync, and the event loop must not wait for that.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-WRITE_EVERY = 0.002
-"""Seconds between two writes while frames arrive."""
+WRITE_AHEAD = 16
+"""So many frames are written without waiting for their sync; what a killed process loses is less than that."""
 
 
 class WriterThread:
@@ -54,14 +53,10 @@ class WriterThread:
 
 def _write_ahead(asked: SimpleQueue[SegmentWriter | None]) -> None:
     while True:
-        segments = [asked.get()]
-        while not asked.empty():
-            segments.append(asked.get())
-        for segment in segments:
-            if segment is None:
-                return
-            segment.write_ahead()
-        time.sleep(WRITE_EVERY)
+        segment = asked.get()
+        if segment is None:
+            return
+        segment.write_ahead()
 
 
 class SegmentWriter:
@@ -88,7 +83,7 @@ class SegmentWriter:
     def take(self, frame: bytes) -> None:
         """Take a frame, to be written soon. Never waits."""
         self._frames.append(frame)
-        if self._ahead and not self._asked:
+        if not self._asked and self._ahead and len(self._frames) - self._written >= WRITE_AHEAD:
             self._asked = True
             self._writer.ask(self)
 

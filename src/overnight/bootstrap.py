@@ -243,7 +243,8 @@ async def _open_storage(
         blobs = LocalBlobs(settings.data_dir, workplace.temporary)
         results = LocalResultLogs(settings.data_dir, troubles)
     except (OSError, SQLAlchemyError) as error:
-        reason = getattr(error, "orig", None) or error
+        # A database that cannot be opened does not say that its disk is read-only.
+        reason = _folder_problem(settings.data_dir) or getattr(error, "orig", None) or error
         message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
         raise StartupError(message, "`overnight doctor` checks each part; or name another with `--data-dir`") from error
     return _Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
@@ -381,13 +382,20 @@ async def _diagnose(settings: Settings) -> list[Check]:
 
 def _check_folder(settings: Settings) -> Check:
     folder = settings.data_dir
+    error = _folder_problem(folder)
+    if error is None:
+        return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+    detail = f"{folder} cannot be written ({error.strerror})"
+    return Check(name="data folder", ok=False, detail=detail, remedy=_folder_remedy(folder, error))
+
+
+def _folder_problem(folder: Path) -> OSError | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try_out(folder)
     except OSError as error:
-        detail = f"{folder} cannot be written ({error.strerror})"
-        return Check(name="data folder", ok=False, detail=detail, remedy=_folder_remedy(folder, error))
-    return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+        return error
+    return None
 
 
 def _folder_remedy(folder: Path, error: OSError) -> str:

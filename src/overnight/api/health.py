@@ -22,7 +22,7 @@ def health_routes(services: Services, problem: Callable[[], Awaitable[str | None
 
     @routes.get("/ready", response_model=Health)
     async def ready() -> Response:
-        """Say whether batches can be taken and recorded; an upstream that is down makes them wait, but is no fault here."""
+        """Say whether batches can be taken and recorded; they may still wait for an upstream that is down."""
         troubles = services.troubles()
         found = _in_words(await problem(), troubles)
         state = Health(

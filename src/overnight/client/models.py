@@ -117,6 +117,23 @@ class Model(Resource, frozen=True, kw_only=True):
     created: int | None = None
 
 
+class WaitingBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that the disk of the server keeps from going on, since when (unix seconds), and what waits in memory."""
+
+    batch_id: str
+    since: int
+    bytes: int
+    problem: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the server can take and record batches; ``problem`` says why not."""
+
+    status: str
+    problem: str | None = None
+    waiting: list[WaitingBatch] = []
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a list, its objects still undecoded."""
 

@@ -9,7 +9,7 @@ from tests.cli.conftest import Cli
 
 from overnight.cli import ids, results, submit
 from overnight.cli.console import choose_fields
-from overnight.cli.doctor import Finding, verdict
+from overnight.cli.doctor import Finding, not_ready, verdict
 from overnight.cli.failures import CliError, StoppedWaiting, explain, one_line
 from overnight.cli.main import cli
 from overnight.cli.options import DEFAULT_URL, resolve, spell_out_json
@@ -19,8 +19,10 @@ from overnight.client import (
     InvalidUrl,
     NotAuthorised,
     NotFound,
+    Readiness,
     UnexpectedAnswer,
     Unreachable,
+    WaitingBatch,
 )
 
 IDS = ("batch_aaa1", "batch_aab2", "batch_b3")
@@ -263,6 +265,17 @@ def test_the_doctor_tells_what_is_away_from_what_is_broken(faults: tuple[str, ..
     findings = [Finding(name, ok=False, detail="") for name in faults] + [Finding("keys", ok=True, detail="")]
 
     assert code == verdict(findings)
+
+
+def test_the_doctor_names_the_batches_that_wait_for_the_disk_of_a_server() -> None:
+    """That is a fault of its own, though the server answers."""
+    batch = WaitingBatch(batch_id="batch_1", since=1_700_000_000, bytes=2_500, problem="disk full")
+    found = list(not_ready(Readiness(status="not ready", problem="1 batch waits", waiting=[batch])))
+
+    assert [each.name for each in found] == ["service", "results"]
+    assert found[1].detail == "batch_1 waits since 2023-11-14T22:13:20Z, 2.5 kB in memory: disk full"
+    assert verdict(found) == 1
+    assert list(not_ready(Readiness(status="ok"))) == list(not_ready(None)) == []
 
 
 @pytest.mark.parametrize(

@@ -539,7 +539,7 @@ from overnight.services.troubles import TroublesInMind
 from overnight.adapters.system import SystemClock
 
 local.COMMIT_EVERY = 3_600
-segment.WRITE_AHEAD = 1
+local_segment.WRITE_AHEAD = 1
 
 async def main():
     folder = Path(sys.argv[1])

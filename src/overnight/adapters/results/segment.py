@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-WRITE_AHEAD = 16
+WRITE_AHEAD = 32
 """So many frames are written without waiting for their sync; what a killed process loses is less than that."""
 
 

@@ -10,10 +10,12 @@ import uvloop
 
 from bench.figures import Figure
 from overnight.adapters.results.local import LocalResultLogs
+from overnight.adapters.system import SystemClock
 from overnight.domain.frame import encode
 from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
 from overnight.domain.usage import Usage
+from overnight.services.troubles import TroublesInMind
 
 _RESULTS = 200_000
 _RECORD = b"x" * 900
@@ -52,7 +54,7 @@ async def _record(folder: Path, results: list[Result]) -> float:
         nonlocal counted
         counted += tally.completed
 
-    logs = LocalResultLogs(folder)
+    logs = LocalResultLogs(folder, TroublesInMind(SystemClock()))
     began = time.perf_counter()
     async with logs.open(BatchId("batch_1"), epoch=1, total=len(results), on_durable=on_durable) as log:
         for number, result in enumerate(results):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
 from overnight.adapters.blobs.local import LocalBlobs
+from overnight.adapters.disk import try_out
 from overnight.adapters.results.local import LocalResultLogs
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
@@ -50,6 +52,7 @@ from overnight.observability import logs
 from overnight.services.batches import BatchService
 from overnight.services.files import FileService
 from overnight.services.retention import Sweeper
+from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from overnight.ports.results import ResultLogs
+    from overnight.ports.troubles import Troubles
 
 log = structlog.get_logger()
 
@@ -176,7 +180,8 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
         worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
-        storage = await _open_storage(settings, worker, stack)
+        troubles = TroublesInMind(clock)
+        storage = await _open_storage(settings, worker, troubles, stack)
         offload = WorkerProcesses()
         stack.callback(offload.close)
         embedded = None if settings.upstreams else await _start_embedded(settings, stack)
@@ -202,6 +207,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             clock=clock,
             entropy=entropy,
             limits=limits,
+            troubles=troubles,
             stop_grace=settings.stop_grace,
         )
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
@@ -213,6 +219,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             batches=BatchService(batches, clock, entropy, limits, dispatcher),
             deployments=catalogue,
             health=catalogue.health,
+            troubles=troubles.known,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
         yield Service(
@@ -229,7 +236,9 @@ class _Storage(msgspec.Struct, frozen=True, kw_only=True):
     dead_workers: list[WorkerId]
 
 
-async def _open_storage(settings: Settings, worker: WorkerId, stack: AsyncExitStack) -> _Storage:
+async def _open_storage(
+    settings: Settings, worker: WorkerId, troubles: TroublesInMind, stack: AsyncExitStack
+) -> _Storage:
     try:
         database = Database(sqlite_file(settings.data_dir))
         stack.push_async_callback(database.close)
@@ -237,21 +246,22 @@ async def _open_storage(settings: Settings, worker: WorkerId, stack: AsyncExitSt
         workplace = Workplace(settings.data_dir, worker)
         stack.callback(workplace.close)
         blobs = LocalBlobs(settings.data_dir, workplace.temporary)
-        results = _open_results(settings, workplace.temporary)
+        results = _open_results(settings, workplace.temporary, troubles)
     except (OSError, SQLAlchemyError) as error:
-        reason = getattr(error, "orig", None) or error
+        # A database that cannot be opened does not say that its disk is read-only.
+        reason = _folder_problem(settings.data_dir) or getattr(error, "orig", None) or error
         message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
         raise StartupError(message, "`overnight doctor` checks each part; or name another with `--data-dir`") from error
     return _Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
 
 
-def _open_results(settings: Settings, scratch: Path) -> ResultLogs:
+def _open_results(settings: Settings, scratch: Path, troubles: Troubles) -> ResultLogs:
     if settings.results_url is None:
-        return LocalResultLogs(settings.data_dir)
+        return LocalResultLogs(settings.data_dir, troubles)
     store = _open_store(settings.results_url)
     from overnight.adapters.results.objects import ObjectResultLogs
 
-    return ObjectResultLogs(store, scratch)
+    return ObjectResultLogs(store, scratch, troubles)
 
 
 def _open_store(url: str) -> ObjectStore:
@@ -399,15 +409,31 @@ async def _diagnose(settings: Settings) -> list[Check]:
 
 def _check_folder(settings: Settings) -> Check:
     folder = settings.data_dir
-    probe = folder / f".probe-{os.getpid()}"
+    error = _folder_problem(folder)
+    if error is None:
+        return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+    detail = f"{folder} cannot be written ({error.strerror})"
+    return Check(name="data folder", ok=False, detail=detail, remedy=_folder_remedy(folder, error))
+
+
+def _folder_problem(folder: Path) -> OSError | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        try_out(folder)
     except OSError as error:
-        detail = f"{folder} cannot be written ({error.strerror})"
-        return Check(name="data folder", ok=False, detail=detail, remedy=f"chmod u+rwx {folder}, or use --data-dir")
-    return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+        return error
+    return None
+
+
+def _folder_remedy(folder: Path, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space: batches that wait for it go on by themselves"
+        case errno.EROFS:
+            return "mount the disk for writing (`mount -o remount,rw`); the log of the kernel says why it is read-only"
+        case errno.EIO:
+            return "the disk fails: look into the log of the kernel, and take a backup"
+    return f"chmod u+rwx {folder}, or use --data-dir"
 
 
 def _check_disk(settings: Settings) -> Check:
@@ -423,12 +449,14 @@ async def _check_database(settings: Settings) -> Check:
     database = Database(sqlite_file(settings.data_dir))
     try:
         await database.migrate()
+        reason = await database.write_problem()
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error)
-        remedy = "stop other programs that hold the database, or use another --data-dir"
-        return Check(name="database", ok=False, detail=reason, remedy=remedy)
     finally:
         await database.close()
+    if reason is not None:
+        remedy = "free some space, stop other programs that hold the database, or use another --data-dir"
+        return Check(name="database", ok=False, detail=reason, remedy=remedy)
     return Check(name="database", ok=True, detail="SQLite, schema up to date")
 
 

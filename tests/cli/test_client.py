@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.cli.conftest import MODEL, request
 from tests.support.service import Service
@@ -25,8 +26,10 @@ from overnight.client import (
     NotAuthorised,
     NotFound,
     Patience,
+    Readiness,
     UnexpectedAnswer,
     Unreachable,
+    Waiting,
 )
 from overnight.client.transport import Base
 
@@ -195,6 +198,42 @@ def test_a_batch_keeps_the_bytes_that_the_server_sent(client: Client, tmp_path: 
 def test_models_are_listed(client: Client) -> None:
     """What requests may name."""
     assert [each.id for each in client.models()] == [MODEL]
+
+
+def test_a_server_says_whether_it_is_ready(client: Client) -> None:
+    """Beside the API, whatever its prefix."""
+    readiness = client.ready()
+
+    assert readiness == Readiness(status="ok")
+
+
+@pytest.mark.parametrize(
+    ("base", "page"),
+    [
+        ("http://a", "http://a/ready"),
+        ("http://a/v1", "http://a/ready"),
+        ("http://a/x/openai/v1/", "http://a/x/ready"),
+        ("http://a/openai?api-version=1", "http://a/ready"),
+    ],
+)
+def test_readiness_stands_beside_the_api(base: str, page: str) -> None:
+    """Not below it."""
+    assert page == Base(base).beside("ready")
+
+
+def test_a_server_says_why_it_is_not_ready(serve: Callable[..., Misbehaving]) -> None:
+    """With a status of its own; one that does not know the page cannot tell."""
+    waiting = Waiting(batches=1, since=1, bytes=2)
+    said = Readiness(status="not ready", problem="1 batch waits", waiting=waiting)
+    unready = serve(answer(msgspec.json.encode(said), 503, x_should_retry="false"))
+    other = serve(answer(b'{"error":{"message":"no such page"}}', 404))
+
+    with Client(unready.url) as client, Client(other.url) as of_other:
+        found = client.ready()
+        unknown = of_other.ready()
+
+    assert found == said
+    assert unknown is None
 
 
 def test_errors_carry_fields(client: Client) -> None:

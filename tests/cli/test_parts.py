@@ -12,7 +12,7 @@ from tests.cli.conftest import Cli
 from overnight.bootstrap import diagnose
 from overnight.cli import ids, results, submit
 from overnight.cli.console import choose_fields
-from overnight.cli.doctor import Finding, verdict
+from overnight.cli.doctor import Finding, not_ready, verdict
 from overnight.cli.failures import CliError, StoppedWaiting, explain, one_line
 from overnight.cli.main import cli
 from overnight.cli.options import DEFAULT_URL, resolve, spell_out_json
@@ -22,8 +22,10 @@ from overnight.client import (
     InvalidUrl,
     NotAuthorised,
     NotFound,
+    Readiness,
     UnexpectedAnswer,
     Unreachable,
+    Waiting,
 )
 from overnight.config import Settings
 
@@ -277,6 +279,17 @@ def test_the_doctor_says_how_to_install_what_reaches_a_store(tmp_path: Path, mon
 
     assert found.detail == "the package `obstore`, which reaches object stores, is not installed"
     assert found.remedy == "pip install 'overnight[objects]', or leave results_url out"
+
+
+def test_the_doctor_tells_of_batches_that_wait_for_the_disk_of_a_server() -> None:
+    """That is a fault of its own, though the server answers."""
+    waiting = Waiting(batches=1, since=1_700_000_000, bytes=2_500)
+    found = list(not_ready(Readiness(status="not ready", problem="1 batch waits", waiting=waiting)))
+
+    assert [each.name for each in found] == ["service", "results"]
+    assert found[1].detail == "waiting since 2023-11-14T22:13:20Z, 2.5 kB in memory"
+    assert verdict(found) == 1
+    assert list(not_ready(Readiness(status="ok"))) == list(not_ready(None)) == []
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from overnight.ports.batches import Batches
 from overnight.ports.blobs import Blobs
 from overnight.ports.files import Files, Uploads
 from overnight.ports.results import ResultLogs
+from overnight.services.troubles import TroublesInMind
+from overnight.testing.clock import ManualClock
 from overnight.testing.results import MemoryResultLogs
 from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
 
@@ -121,13 +123,21 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ob
 
 
 @pytest.fixture(params=["memory", "disk", *STORES])
-def logs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultLogs:
+def logs(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, troubles: TroublesInMind
+) -> ResultLogs:
     """Result logs without a result."""
     monkeypatch.setattr(objects, "COMMIT_EVERY", 0.05)
     match request.param:
         case "memory":
             return MemoryResultLogs(tmp_path)
         case "disk":
-            return LocalResultLogs(tmp_path)
+            return LocalResultLogs(tmp_path, troubles)
         case _:
-            return ObjectResultLogs(_empty_store(request), tmp_path)
+            return ObjectResultLogs(_empty_store(request), tmp_path, troubles)
+
+
+@pytest.fixture
+def troubles() -> TroublesInMind:
+    """What is noted of batches that wait for the disk."""
+    return TroublesInMind(ManualClock())

@@ -17,6 +17,7 @@ from overnight.adapters.results import committing, objects
 from overnight.adapters.results.objects import ObjectResultLogs, open_store, probe
 from overnight.domain.errors import Unavailable
 from overnight.domain.frame import MAGIC, Segment, encode
+from overnight.services.troubles import TroublesInMind
 
 FOLDER = f"results/{BATCH}"
 
@@ -67,11 +68,11 @@ def faulty(store: ObjectStore) -> Faulty:
 
 
 @pytest.fixture
-def logs(faulty: Faulty, tmp_path: Path) -> ObjectResultLogs:
+def logs(faulty: Faulty, tmp_path: Path, troubles: TroublesInMind) -> ObjectResultLogs:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     store: Any = faulty
-    return ObjectResultLogs(store, scratch)
+    return ObjectResultLogs(store, scratch, troubles)
 
 
 async def keys(store: ObjectStore) -> list[str]:

@@ -3,6 +3,9 @@
 import asyncio
 import errno
 import os
+import signal
+import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,14 @@ import pytest
 from tests.contract.logs import BATCH, TOTAL, Counter, a_result, lines_of, opened, read
 
 from overnight.adapters.results import committing, local
+from overnight.adapters.results import segment as local_segment
 from overnight.adapters.results.local import LocalResultLogs
+from overnight.domain.frame import encode, scan
 from overnight.domain.ids import BatchId
 from overnight.domain.result import ResultKind, Tally
 from overnight.domain.usage import Usage
 from overnight.ports.results import ResultLogs
+from overnight.services.troubles import TroublesInMind
 
 
 async def test_what_was_flushed_is_counted_and_can_be_read(logs: ResultLogs) -> None:
@@ -194,19 +200,20 @@ async def test_a_deleted_log_is_gone_and_deleting_is_fine_twice(logs: ResultLogs
 class TestDisk:
     """What only a disk can do."""
 
-    @pytest.fixture(autouse=True)
-    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture(autouse=True, params=[1, 1000], ids=["written ahead", "written with the sync"])
+    def _quick(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(committing, "_TRY_AGAIN", 0.001)
+        monkeypatch.setattr(local_segment, "WRITE_AHEAD", request.param)
 
     @pytest.fixture
-    def logs(self, tmp_path: Path) -> LocalResultLogs:
-        return LocalResultLogs(tmp_path)
+    def logs(self, tmp_path: Path, troubles: TroublesInMind) -> LocalResultLogs:
+        return LocalResultLogs(tmp_path, troubles)
 
     async def _segment(self, logs: LocalResultLogs, epoch: int = 1) -> Path:
         async with logs.segments(BATCH, epoch=epoch) as segments:
             return Path(segments[-1].path)
 
-    async def test_a_torn_tail_is_cut(self, logs: LocalResultLogs, tmp_path: Path) -> None:
+    async def test_a_torn_tail_is_cut(self, logs: LocalResultLogs, tmp_path: Path, troubles: TroublesInMind) -> None:
         """Wherever the crash cut it: whole results stay, the torn one runs again."""
         async with opened(logs, 1) as log:
             log.append(a_result(0))
@@ -216,7 +223,7 @@ class TestDisk:
         second = whole.index(b'{"line":1')
         for cut in (second - 40, second - 32, second - 1, second, second + 1, len(whole) - 1):
             path.write_bytes(whole[:cut])
-            async with opened(LocalResultLogs(tmp_path), 2) as log:
+            async with opened(LocalResultLogs(tmp_path, troubles), 2) as log:
                 assert lines_of(log.recovered.done) == ([0] if cut >= second - 32 else [])
             assert 1 not in await read(logs, 2)
             (tmp_path / "results" / BATCH / "00000002.pin").unlink()
@@ -365,12 +372,151 @@ class TestDisk:
         assert sorted(await read(logs, 1)) == [0, 1, 2, 3]
 
 
+class TestWrittenAhead:
+    """What was written but not synced: a killed process leaves it behind, and a failed sync may take it away."""
+
+    @pytest.fixture
+    def logs(self, tmp_path: Path, troubles: TroublesInMind) -> LocalResultLogs:
+        return LocalResultLogs(tmp_path, troubles)
+
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(committing, "_TRY_AGAIN", 0.001)
+        monkeypatch.setattr(local_segment, "WRITE_AHEAD", 1)
+
+    async def _written(self, folder: Path, text: bytes) -> None:
+        """Return once a segment has the text."""
+        async with asyncio.timeout(10):
+            while not any(text in path.read_bytes() for path in folder.rglob("*.log")):  # noqa: ASYNC110, ASYNC240 - another thread writes it
+                await asyncio.sleep(0.001)
+
+    async def test_it_does_not_count(
+        self, logs: LocalResultLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not before its sync."""
+        monkeypatch.setattr(local, "COMMIT_EVERY", 3_600.0)
+        counter = Counter()
+        async with opened(logs, 1, counter) as log:
+            log.append(a_result(0))
+            await self._written(tmp_path, b'"line":0')
+            assert counter.completed == 0
+
+        assert counter.completed == 1
+
+    async def test_it_is_written_again_after_a_failed_sync(
+        self, logs: LocalResultLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Into a new segment, with all that came since the last good sync; it counts and is read once."""
+        counter = Counter()
+        trouble = _Trouble(monkeypatch, "fdatasync")
+        async with opened(logs, 1, counter) as log:
+            log.append(a_result(0))
+            await log.flush()
+            trouble.start()
+            for line in range(1, 6):
+                log.append(a_result(line))
+            await asyncio.wait_for(trouble.met(), 10)
+            assert counter.completed == 1
+            trouble.stop()
+            await log.flush()
+        async with logs.segments(BATCH, epoch=1) as segments:
+            newest = segments[-1]
+            data = await asyncio.to_thread(Path(newest.path).read_bytes)
+        async with opened(logs, 2) as log:
+            assert log.recovered.tally == counter.tally
+
+        assert [frame.line for frame in scan(BytesIO(data), newest.length)] == [1, 2, 3, 4, 5]
+        assert counter.completed == 6
+
+    async def test_it_is_found_after_the_process_was_killed(self, logs: LocalResultLogs, tmp_path: Path) -> None:
+        """All but the last few that were not written yet."""
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", _DIES_BEFORE_ITS_SYNC, str(tmp_path))
+        assert await asyncio.wait_for(child.wait(), 30) == -signal.SIGKILL
+        async with opened(logs, 2) as log:
+            found = lines_of(log.recovered.done)
+            tally = log.recovered.tally
+
+        assert found == list(range(40))
+        assert tally.completed == 40
+
+    async def test_what_a_late_owner_adds_during_recovery_is_not_trusted(
+        self, logs: LocalResultLogs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is behind the sync that recovery waits for."""
+        async with opened(logs, 1) as log:
+            log.append(a_result(0))
+        async with logs.segments(BATCH, epoch=1) as segments:
+            path = Path(segments[0].path)
+        real = os.fsync
+
+        def late(descriptor: int) -> None:
+            real(descriptor)
+            if Path(f"/proc/self/fd/{descriptor}").readlink() == path:
+                with path.open("ab") as file:
+                    file.write(encode(a_result(1)))
+
+        monkeypatch.setattr(os, "fsync", late)
+        async with opened(logs, 2) as log:
+            assert lines_of(log.recovered.done) == [0]
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+    @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+    async def test_a_disk_in_trouble_is_noted_until_it_is_over(
+        self, logs: LocalResultLogs, troubles: TroublesInMind, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+    ) -> None:
+        """For whoever watches over the service."""
+        trouble = _Trouble(monkeypatch, call, number)
+        async with opened(logs, 1) as log:
+            assert troubles.known() == []
+            trouble.start()
+            log.append(a_result(0))
+            await asyncio.wait_for(trouble.met(), 10)
+            await asyncio.sleep(0)
+            noted = troubles.known()
+            trouble.stop()
+            await log.flush()
+            assert troubles.known() == []
+
+        assert [(each.batch_id, each.problem) for each in noted] == [(BATCH, os.strerror(number))]
+        assert noted[0].bytes_waiting == len(encode(a_result(0)))
+
+
+_DIES_BEFORE_ITS_SYNC = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from overnight.adapters.results import local
+from overnight.adapters.results import segment as local_segment
+from overnight.domain.frame import encode
+from overnight.domain.result import Result, ResultKind
+from overnight.services.troubles import TroublesInMind
+from overnight.adapters.system import SystemClock
+
+local.COMMIT_EVERY = 3_600
+local_segment.WRITE_AHEAD = 1
+
+async def main():
+    folder = Path(sys.argv[1])
+    logs = local.LocalResultLogs(folder, TroublesInMind(SystemClock()))
+    async with logs.open("batch_1", epoch=1, total=50, on_durable=lambda tally: os._exit(1)) as log:
+        size = 8
+        for line in range(40):
+            result = Result(line=line, kind=ResultKind.SUCCEEDED, record=b"{}")
+            log.append(result)
+            size += len(encode(result))
+        path = folder / "results" / "batch_1" / "00000001-0000.log"
+        while not path.exists() or path.stat().st_size < size:
+            await asyncio.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
 class _Trouble:
     """A call of the operating system that fails for a while."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, call: str) -> None:
-        self._patch = patch
-        self._call = call
+    def __init__(self, patch: pytest.MonkeyPatch, call: str, number: int = errno.EIO) -> None:
+        self._number = number
         self._real = getattr(os, call)
         self._failing = False
         self._met = 0
@@ -390,5 +536,5 @@ class _Trouble:
     def _do(self, *args: Any, **kwargs: Any) -> Any:
         if self._failing:
             self._met += 1
-            raise OSError(errno.EIO, "input/output error")
+            raise OSError(self._number, os.strerror(self._number))
         return self._real(*args, **kwargs)

@@ -32,9 +32,11 @@ from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE, BatchId, FileId, WorkerId
 from overnight.domain.limits import DEFAULTS
 from overnight.domain.retry import RetryPolicy
+from overnight.ports.troubles import Troubles
 from overnight.services.batches import BatchService, NewBatch
 from overnight.services.files import FileService, NewFile
 from overnight.services.retention import Sweeper
+from overnight.services.troubles import TroublesInMind
 from overnight.testing.clock import ManualClock
 from overnight.testing.entropy import CountedEntropy
 from overnight.testing.in_process import InProcessUpstream, ScriptedDeployments, deployment
@@ -120,8 +122,9 @@ class Memory:
 class Disk:
     """SQLite and files in a folder."""
 
-    def __init__(self, folder: Path, template: Path, busy: Busy) -> None:
+    def __init__(self, folder: Path, template: Path, busy: Busy, troubles: Troubles) -> None:
         self._folder = folder
+        self._troubles = troubles
         self._busy = busy
         self._opened = 0
         shutil.copy(template, sqlite_file(folder))
@@ -135,7 +138,7 @@ class Disk:
             self._busy.watch(SqlFiles(self._database)),
             self._busy.watch(SqlUploads(self._database)),
             LocalBlobs(self._folder, self._workplace.temporary),
-            LocalResultLogs(self._folder),
+            LocalResultLogs(self._folder, self._troubles),
         )
 
     async def close(self) -> None:
@@ -146,8 +149,9 @@ class Disk:
 class House:
     """A whole service without HTTP."""
 
-    def __init__(self, kind: Memory | Disk, clock: ManualClock) -> None:
+    def __init__(self, kind: Memory | Disk, clock: ManualClock, troubles: TroublesInMind) -> None:
         self.clock = clock
+        self.troubles = troubles
         self.upstream = InProcessUpstream(clock)
         self.upstreams = [self.upstream]
         self.deployments = ScriptedDeployments([deployment(MODEL, self.upstream)])
@@ -197,6 +201,7 @@ class House:
             clock=self.clock,
             entropy=self.entropy,
             limits=dict(DEFAULTS),
+            troubles=self.troubles,
             stop_grace=STOP_GRACE,
         )
         stores = self.stores
@@ -336,7 +341,9 @@ async def opened(folder: Path, kind: str, template: Path) -> AsyncIterator[House
     asyncio.get_running_loop().set_default_executor(InlineExecutor())
     busy = Busy()
     clock = ManualClock(busy=lambda: busy.calls > 0)
-    house = House(Memory(folder, clock) if kind == "memory" else Disk(folder, template, busy), clock)
+    troubles = TroublesInMind(clock)
+    stores = Memory(folder, clock) if kind == "memory" else Disk(folder, template, busy, troubles)
+    house = House(stores, clock, troubles)
     await house.open()
     try:
         yield house

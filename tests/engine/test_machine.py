@@ -15,6 +15,7 @@ from overnight.domain.batch import ACTIVE, Batch
 from overnight.domain.errors import Conflict
 from overnight.domain.flavour import Flavour
 from overnight.domain.retry import Failure, Fault, Outcome
+from overnight.services.troubles import TroublesInMind
 from overnight.testing.clock import ManualClock
 from overnight.testing.in_process import Reply, Sent, answer
 
@@ -52,7 +53,7 @@ class Life(RuleBasedStateMachine):
     async def _build(self) -> House:
         asyncio.get_running_loop().set_default_executor(InlineExecutor())
         clock = ManualClock()
-        house = House(Memory(Path(self.scratch.name), clock), clock)
+        house = House(Memory(Path(self.scratch.name), clock), clock, TroublesInMind(clock))
         house.upstream.script = self._reply
         await house.open()
         return house

@@ -327,11 +327,13 @@ class TestRestart:
         house.stores.logs.segments = stuck
         house.start()
         await house.reach(batch, S.FINALIZING)
+        await house.clock.run_until(lambda: bool(house.troubles.known()))
 
         await self._restart(house, kill=kill)
 
         done = await house.reach(batch)
         assert done.status is S.COMPLETED
+        assert house.troubles.known() == []
         await house.check(done)
 
     async def test_while_cancelling(self, house: House, kill: bool) -> None:

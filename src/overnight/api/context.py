@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from overnight.domain.ids import ResourceId
     from overnight.domain.limits import Limits
+    from overnight.ports.troubles import Trouble
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
     from overnight.services.files import FileService
@@ -28,13 +29,14 @@ RESOURCE = "overnight.resource"
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """The use cases behind the routes; ``health`` says how the upstreams answered last."""
+    """The use cases behind the routes; ``health`` says how the upstreams answered last, ``troubles`` what waits."""
 
     files: FileService
     uploads: UploadService
     batches: BatchService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
+    troubles: Callable[[], Sequence[Trouble]]
 
 
 class Prefix(msgspec.Struct, frozen=True, kw_only=True):

@@ -385,10 +385,19 @@ class UpstreamState(BaseModel):
     problem: str | None
 
 
+class Waiting(BaseModel):
+    """Batches that the disk keeps from going on; ``bytes`` of their results wait in memory and do not count yet."""
+
+    batches: int
+    since: int
+    bytes: int
+
+
 class Health(BaseModel):
     """Whether the service lives, and in ``/ready`` whether it can work."""
 
     status: Literal["ok", "not ready"]
     version: str
     upstreams: list[UpstreamState] = []
+    waiting: Waiting | None = None
     problem: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -11,12 +11,16 @@ from overnight.cli.commands import Command
 from overnight.cli.console import Column, Shape
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import explain
-from overnight.cli.human import plural
+from overnight.cli.human import moment, plural, size
 from overnight.cli.service_options import service_options
 from overnight.cli.session import Session, pass_session
 
+if TYPE_CHECKING:
+    from overnight.client import Readiness
+
 UPSTREAM = "upstream"
 SERVER = "server"
+_GOES_ON = "free some space on the disk of the server, or mend it: what waits goes on by itself, and nothing is lost"
 
 
 class Finding(NamedTuple):
@@ -65,7 +69,7 @@ def doctor(session: Session, flags: Mapping[str, object]) -> ExitCode:
     checks = bootstrap.diagnose(settings)
     findings = [Finding(each.name, each.ok, each.detail, each.remedy) for each in checks]
     if session.options.url_source != "default":
-        findings.append(_server(session))
+        findings += _server(session)
     session.console.rows(FINDINGS, findings)
     for each in findings:
         if each.remedy and not each.ok:
@@ -82,13 +86,25 @@ def verdict(findings: Iterable[Finding]) -> ExitCode:
     return ExitCode.UNREACHABLE if away else ExitCode.FAILED
 
 
-def _server(session: Session) -> Finding:
+def _server(session: Session) -> list[Finding]:
     from overnight.client import ClientError
 
     try:
         models = session.client.models()
+        readiness = session.client.ready()
     except ClientError as error:
         failure = explain(error)
         assert failure is not None  # noqa: S101 - every error of the client is explained
-        return Finding(SERVER, ok=False, detail=failure.message, remedy=failure.hint)
-    return Finding(SERVER, ok=True, detail=f"{session.client.url} answers and offers {plural(len(models), 'model')}")
+        return [Finding(SERVER, ok=False, detail=failure.message, remedy=failure.hint)]
+    detail = f"{session.client.url} answers and offers {plural(len(models), 'model')}"
+    return [Finding(SERVER, ok=True, detail=detail), *not_ready(readiness)]
+
+
+def not_ready(readiness: Readiness | None) -> Iterator[Finding]:
+    """Say what keeps the server from taking batches or from recording their results."""
+    if readiness is None or readiness.problem is None:
+        return
+    yield Finding("service", ok=False, detail=readiness.problem, remedy=_GOES_ON)
+    if readiness.waiting is not None:
+        detail = f"waiting since {moment(readiness.waiting.since)}, {size(readiness.waiting.bytes)} in memory"
+        yield Finding("results", ok=False, detail=detail)

@@ -22,8 +22,10 @@ from overnight.client.models import (
     Deleted,
     File,
     Model,
+    Readiness,
     RequestCounts,
     Usage,
+    Waiting,
 )
 from overnight.client.transport import Exchange, Patience
 
@@ -45,9 +47,11 @@ __all__ = [
     "NotAuthorised",
     "NotFound",
     "Patience",
+    "Readiness",
     "RequestCounts",
     "RetryAdvice",
     "UnexpectedAnswer",
     "Unreachable",
     "Usage",
+    "Waiting",
 ]

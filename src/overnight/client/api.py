@@ -14,8 +14,8 @@ from urllib.parse import quote
 import msgspec
 from pyreqwest.multipart import FormBuilder, PartBuilder
 
-from overnight.client.errors import UnexpectedAnswer
-from overnight.client.models import Batch, Deleted, File, Model, Page, Resource, decode
+from overnight.client.errors import ApiError, UnexpectedAnswer
+from overnight.client.models import Batch, Deleted, File, Model, Page, Readiness, Resource, decode
 from overnight.client.transport import CHUNK, Call, Exchange, Patience, Transport
 
 R = TypeVar("R", bound=Resource)
@@ -77,6 +77,18 @@ class Client:
     def models(self) -> list[Model]:
         page = _page(self._transport, Call(method="GET", path="models"))
         return [_decode(self._transport, Model, raw) for raw in page.data]
+
+    def ready(self) -> Readiness | None:
+        """Whether batches can be taken and recorded; None from a server that cannot tell."""
+        try:
+            said = self._transport.fetch(Call(method="GET", path="ready", beside=True))
+        except ApiError as error:
+            # It says why it is not ready with a status of its own.
+            said = error.body
+        try:
+            return msgspec.json.decode(said, type=Readiness)
+        except msgspec.MsgspecError:
+            return None
 
     def raw(self, method: str, path: str, body: bytes | None = None) -> Iterator[bytes]:
         """Any call of the same server; the pieces of a 2xx answer, whatever it is."""

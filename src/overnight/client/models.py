@@ -117,6 +117,22 @@ class Model(Resource, frozen=True, kw_only=True):
     created: int | None = None
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Batches that the server's disk keeps from going on, since when (unix seconds), and what waits in memory."""
+
+    batches: int
+    since: int
+    bytes: int
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the server can take and record batches; ``problem`` says why not."""
+
+    status: str
+    problem: str | None = None
+    waiting: Waiting | None = None
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a list, its objects still undecoded."""
 

@@ -71,6 +71,7 @@ class Call:
     query: Mapping[str, str | int] = field(default_factory=dict)
     body: bytes | None = None
     form: Callable[[], FormBuilder] | None = None
+    beside: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -92,6 +93,10 @@ class Base:
     @property
     def url(self) -> str:
         return self.origin + self.path
+
+    def beside(self, path: str) -> str:
+        """Give the URL of a page of the server that stands beside the API, not below it."""
+        return f"{self.origin}{self.path.removesuffix('/v1').removesuffix('/openai')}/{path}"
 
     def join(self, path: str, query: Mapping[str, str | int]) -> str:
         """Give the URL of a path, which may carry a query of its own or repeat the base's path."""
@@ -166,7 +171,7 @@ class Transport:
 
     @contextmanager
     def _answer(self, call: Call, *, skip: int) -> Iterator[SyncResponse]:
-        url = self.base.join(call.path, call.query)
+        url = self.base.beside(call.path) if call.beside else self.base.join(call.path, call.query)
         for _ in range(MAX_REDIRECTS):
             with self._opened(call, url, skip=skip) as response:
                 target = response.get_header("location")

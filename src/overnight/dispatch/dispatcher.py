@@ -150,6 +150,10 @@ class Dispatcher:
                 log.warning("batch.waits", batch_id=batch_id, problem=str(reason))
             self._waiting.add(batch_id)
             return
+        except OSError as error:
+            self._parts.troubles.note(batch_id, error)
+            raise
+        self._parts.troubles.over(batch_id)
         self._waiting.discard(batch_id)
         self._troubles.pop(batch_id, None)
 
@@ -178,8 +182,8 @@ class Dispatcher:
         """Do some work and say whether it went well."""
         try:
             await work
-        except Unavailable as error:
-            log.error("dispatcher.waits", during=what, problem=error.message, **fields)  # noqa: TRY400 - not our defect
+        except (Unavailable, OSError) as error:
+            log.error("dispatcher.waits", during=what, problem=str(error), **fields)  # noqa: TRY400 - not our defect
             return False
         except Exception:  # supervisor: trouble with one batch or one query must not stop the others
             log.exception("dispatcher.trouble", during=what, **fields)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from overnight.ports.files import Files
     from overnight.ports.offload import Offload
     from overnight.ports.results import ResultLogs
+    from overnight.ports.troubles import Troubles
     from overnight.ports.upstream import Deployments
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     entropy: Entropy
     limits: Mapping[Flavour, Limits]
+    troubles: Troubles
     stop_grace: float = 30.0
 
 

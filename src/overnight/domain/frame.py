@@ -53,7 +53,7 @@ def encode(result: Result) -> bytes:
         usage.output_tokens,
         usage.reasoning_tokens,
     )
-    return b"".join((_CHECKSUM.pack(crc32(result.record, crc32(header))), header, result.record))
+    return _CHECKSUM.pack(crc32(result.record, crc32(header))) + header + result.record
 
 
 def scan(segment: BinaryIO, length: int) -> Iterator[Frame]:

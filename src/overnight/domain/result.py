@@ -34,6 +34,37 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = NO_USAGE
 
 
+class Count:
+    """A tally in the making: plain numbers, for they change with each result."""
+
+    __slots__ = ("_cached", "_failed", "_input", "_output", "_reasoning", "_results")
+
+    def __init__(self) -> None:
+        self._results = self._failed = 0
+        self._input = self._cached = self._output = self._reasoning = 0
+
+    def add(self, kind: ResultKind, usage: Usage) -> None:
+        """Count one result."""
+        self._results += 1
+        if kind is ResultKind.FAILED:
+            self._failed += 1
+        if usage is not NO_USAGE:
+            self._input += usage.input_tokens
+            self._cached += usage.cached_tokens
+            self._output += usage.output_tokens
+            self._reasoning += usage.reasoning_tokens
+
+    def tally(self) -> Tally:
+        """Say what all of them add up to."""
+        usage = Usage(
+            input_tokens=self._input,
+            cached_tokens=self._cached,
+            output_tokens=self._output,
+            reasoning_tokens=self._reasoning,
+        )
+        return Tally(completed=self._results - self._failed, failed=self._failed, usage=usage)
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A reply of an upstream; ``retry_after`` is in seconds, ``usage`` is known once the body was read."""
 

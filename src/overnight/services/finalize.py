@@ -18,8 +18,7 @@ from overnight.domain.frame import Segment, scan
 from overnight.domain.ids import BatchId, request_id
 from overnight.domain.index import Index
 from overnight.domain.request import parse_request
-from overnight.domain.result import ResultKind, Tally, error_line
-from overnight.domain.usage import NO_USAGE
+from overnight.domain.result import Count, Tally, error_line
 
 _WRITE_BUFFER = 1024 * 1024
 _NOT_RUN = -1
@@ -76,8 +75,7 @@ def merge(job: Merge, output_path: Path, error_path: Path) -> Merged:
 
 def _read_log(segments: Sequence[Segment], total: int) -> tuple[_Places, Tally]:
     places = _Places(total)
-    counts = [0, 0]
-    usage = NO_USAGE
+    count = Count()
     for number, segment in enumerate(segments):
         with Path(segment.path).open("rb", buffering=_WRITE_BUFFER) as log:
             for frame in scan(log, segment.length):
@@ -87,9 +85,8 @@ def _read_log(segments: Sequence[Segment], total: int) -> tuple[_Places, Tally]:
                 places.offset[frame.line] = frame.offset
                 places.length[frame.line] = frame.length
                 places.kind[frame.line] = frame.kind
-                counts[frame.kind] += 1
-                usage += frame.usage
-    return places, Tally(completed=counts[ResultKind.SUCCEEDED], failed=counts[ResultKind.FAILED], usage=usage)
+                count.add(frame.kind, frame.usage)
+    return places, count.tally()
 
 
 def _unrun_record(job: Merge, line: int, raw: bytes) -> bytes:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import structlog
 
 from overnight.domain.frame import encode, scan
-from overnight.domain.result import Result, ResultKind, Tally
-from overnight.domain.usage import NO_USAGE
+from overnight.domain.result import Count, Result, Tally
 from overnight.ports.results import Recovered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from overnight.domain.ids import BatchId
+    from overnight.ports.troubles import Troubles
 
 log = structlog.get_logger()
 
@@ -30,50 +30,41 @@ _MOST_WAITING = 16 * 1024 * 1024
 _TRY_AGAIN = 1.0
 
 
-class _Batchful:
-    """Frames that wait for one commit, and what they add up to."""
+class Frames(Protocol):
+    """Where an adapter puts the frames of one epoch."""
+
+    def take(self, frame: bytes) -> None:
+        """Take a frame, which need not be durable before ``commit``. Never waits."""
+
+    async def commit(self, count: int) -> None:
+        """Return once the ``count`` oldest frames since the last commit are durable behind those before them.
+
+        Raises ``OSError``; then the frames are kept, and it is called again with the same count.
+        """
+
+
+class _Waiting:
+    """Results that wait for one commit."""
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        self.results = 0
         self.size = 0
-        self.counts = [0, 0]
-        self.usage = NO_USAGE
-
-    def add(self, result: Result) -> None:
-        frame = encode(result)
-        self.frames.append(frame)
-        self.size += len(frame)
-        self.counts[result.kind] += 1
-        if result.usage is not NO_USAGE:
-            self.usage += result.usage
-
-    def tally(self) -> Tally:
-        return Tally(
-            completed=self.counts[ResultKind.SUCCEEDED], failed=self.counts[ResultKind.FAILED], usage=self.usage
-        )
+        self.count = Count()
 
 
 class GroupCommitLog:
-    """The log of one epoch. Appending never waits; a task commits what has gathered.
-
-    ``append_durably`` takes the frames of a commit and returns once they are durable behind those of earlier commits.
-    If it raises ``OSError`` it is called again with the same frames. Commits are ``every`` so many seconds apart.
-    """
+    """The log of one epoch. Appending never waits; a task commits what has gathered, ``every`` so many seconds."""
 
     def __init__(
-        self,
-        recovered: Recovered,
-        on_durable: Callable[[Tally], None],
-        append_durably: Callable[[bytes], Awaitable[None]],
-        *,
-        every: float,
+        self, recovered: Recovered, frames: Frames, on_durable: Callable[[Tally], None], trouble: Note, *, every: float
     ) -> None:
         self.recovered = recovered
-        self._append_durably = append_durably
+        self._frames = frames
         self._on_durable = on_durable
+        self._trouble = trouble
         self._every = every
         self._recorded = bytearray(recovered.done)
-        self._waiting = _Batchful()
+        self._waiting = _Waiting()
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._closing = False
@@ -86,12 +77,18 @@ class GroupCommitLog:
         if self._recorded[result.line]:
             return
         self._recorded[result.line] = 1
-        self._waiting.add(result)
-        self._clean.clear()
-        self._arrived.set()
-        if self._waiting.size >= COMMIT_BYTES:
+        frame = encode(result)
+        self._frames.take(frame)
+        waiting = self._waiting
+        waiting.results += 1
+        waiting.size += len(frame)
+        waiting.count.add(result.kind, result.usage)
+        if waiting.results == 1:
+            self._clean.clear()
+            self._arrived.set()
+        if waiting.size >= COMMIT_BYTES:
             self._full.set()
-        if self._waiting.size >= _MOST_WAITING:
+        if waiting.size >= _MOST_WAITING:
             self._roomy.clear()
 
     async def room(self) -> None:
@@ -129,39 +126,59 @@ class GroupCommitLog:
             pass
 
     async def _commit(self) -> None:
-        batchful, self._waiting = self._waiting, _Batchful()
+        batchful, self._waiting = self._waiting, _Waiting()
         self._arrived.clear()
         self._full.clear()
-        if batchful.frames:
-            await self._write(batchful)
-            self._on_durable(batchful.tally())
-        if not self._waiting.frames:
+        if batchful.results:
+            await self._make_durable(batchful)
+            self._on_durable(batchful.count.tally())
+        if not self._waiting.results:
             self._clean.set()
         self._roomy.set()
 
-    async def _write(self, batchful: _Batchful) -> None:
-        """Write until it is durable: results that are here stay here while the store is full, broken or away."""
-        data = b"".join(batchful.frames)
-        in_trouble = False
+    async def _make_durable(self, batchful: _Waiting) -> None:
+        """Try until it is done: results that are here stay here while the store is full, broken or away."""
         while True:
             try:
-                await self._append_durably(data)
+                await self._frames.commit(batchful.results)
             except OSError as error:
-                if not in_trouble:
-                    log.error("results.not_durable", problem=str(error), bytes=batchful.size)  # noqa: TRY400 - no defect of ours to trace
-                in_trouble = True
+                self._trouble.begins(error, batchful.size + self._waiting.size)
                 if self._closing:
                     raise
                 await asyncio.sleep(_TRY_AGAIN)
             else:
-                if in_trouble:
-                    log.info("results.durable_again", bytes=batchful.size)
+                self._trouble.ends()
                 return
 
 
+class Note:
+    """Tells people of a batch whose results cannot be made durable, once when that begins and once when it ends."""
+
+    def __init__(self, batch_id: BatchId, troubles: Troubles) -> None:
+        self._batch_id = batch_id
+        self._troubles = troubles
+        self._on = False
+
+    def begins(self, error: OSError, size: int) -> None:
+        """So many bytes of results wait, and cannot be made durable now."""
+        self._troubles.note(self._batch_id, error, bytes_waiting=size)
+        if not self._on:
+            log.error("results.not_durable", batch_id=self._batch_id, problem=str(error), bytes=size)
+        self._on = True
+
+    def ends(self) -> None:
+        """They have been."""
+        if self._on:
+            self._troubles.over(self._batch_id)
+            log.info("results.durable_again", batch_id=self._batch_id)
+        self._on = False
+
+
 @asynccontextmanager
-async def committing(opened: GroupCommitLog, batch_id: BatchId) -> AsyncIterator[None]:
+async def committing(opened: GroupCommitLog, batch_id: BatchId, troubles: Troubles) -> AsyncIterator[None]:
     """Commit what is appended meanwhile, and at the end the rest."""
+    # The log could be read, so whatever kept the batch from going on is over.
+    troubles.over(batch_id)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(opened.keep_committing(), name=f"commit results of {batch_id}")
         try:
@@ -170,6 +187,7 @@ async def committing(opened: GroupCommitLog, batch_id: BatchId) -> AsyncIterator
             # An error in the body must not end the last commit: its own error comes out of the group.
             opened.close()
             await asyncio.wait([task])
+            troubles.over(batch_id)
 
 
 class Recovery:
@@ -177,17 +195,14 @@ class Recovery:
 
     def __init__(self, total: int) -> None:
         self._done = bytearray(total)
-        self._counts = [0, 0]
-        self._usage = NO_USAGE
+        self._count = Count()
 
     def read(self, segment: BinaryIO, length: int) -> None:
         """Take in the whole frames within the first ``length`` bytes of a segment."""
         for frame in scan(segment, length):
             if not self._done[frame.line]:
                 self._done[frame.line] = 1
-                self._counts[frame.kind] += 1
-                self._usage += frame.usage
+                self._count.add(frame.kind, frame.usage)
 
     def recovered(self) -> Recovered:
-        completed, failed = self._counts[ResultKind.SUCCEEDED], self._counts[ResultKind.FAILED]
-        return Recovered(done=self._done, tally=Tally(completed=completed, failed=failed, usage=self._usage))
+        return Recovered(done=self._done, tally=self._count.tally())

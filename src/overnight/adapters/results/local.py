@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overnight.adapters.disk import sync_folder
-from overnight.adapters.results.committing import GroupCommitLog, Recovery, committing
+from overnight.adapters.results.committing import GroupCommitLog, Note, Recovery, committing
+from overnight.adapters.results.segment import SegmentWriter, WriterThread
 from overnight.domain.frame import MAGIC, Segment, scan
 from overnight.domain.ids import BatchId
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from overnight.domain.result import Tally
     from overnight.ports.results import Recovered
+    from overnight.ports.troubles import Troubles
 
 COMMIT_EVERY = 0.05
 """Seconds between two commits while results arrive."""
@@ -32,67 +34,14 @@ COMMIT_EVERY = 0.05
 _READ_BUFFER = 1024 * 1024
 
 
-class _SegmentWriter:
-    """Appends to the newest segment of an epoch, or to a new one after a failed sync."""
-
-    def __init__(self, folder: Path, epoch: int) -> None:
-        self._folder = folder
-        self._epoch = epoch
-        self._number = 0
-        self._descriptor: int | None = None
-        self._end = 0
-
-    async def append_durably(self, data: bytes) -> None:
-        """Return once the data is on disk. Raises ``OSError``; then it can be called again with the same data."""
-        await asyncio.to_thread(self._append, data)
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _append(self, data: bytes) -> None:
-        if self._descriptor is None:
-            self._create()
-        descriptor = self._descriptor
-        if descriptor is None:
-            raise FileNotFoundError(self._folder)
-        view = memoryview(data)
-        offset = self._end
-        while view:
-            written = os.pwrite(descriptor, view, offset)
-            view = view[written:]
-            offset += written
-        try:
-            os.fdatasync(descriptor)
-        except OSError:
-            # After a failed sync the kernel may have dropped the pages: only a new file can be trusted again.
-            self.close()
-            raise
-        self._end = offset
-
-    def _create(self) -> None:
-        path = self._folder / f"{self._epoch:08d}-{self._number:04d}.log"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._number += 1
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            os.pwrite(descriptor, MAGIC, 0)
-            os.fsync(descriptor)
-            sync_folder(self._folder)
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        self._end = len(MAGIC)
-
-
 class LocalResultLogs:
-    """The logs of all batches, each in a folder of its own."""
+    """The logs of all batches, each in a folder of its own; ``troubles`` hears of those that the disk does not take."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, troubles: Troubles) -> None:
         self._root = root / "results"
         self._root.mkdir(parents=True, exist_ok=True)
+        self._writer = WriterThread()
+        self._troubles = troubles
 
     @asynccontextmanager
     async def open(
@@ -100,9 +49,10 @@ class LocalResultLogs:
     ) -> AsyncIterator[GroupCommitLog]:
         folder = self._root / batch_id
         recovered = await asyncio.to_thread(_recover, folder, epoch, total)
-        with closing(_SegmentWriter(folder, epoch)) as segment:
-            opened = GroupCommitLog(recovered, on_durable, segment.append_durably, every=COMMIT_EVERY)
-            async with committing(opened, batch_id):
+        note = Note(batch_id, self._troubles)
+        with self._writer.running(), closing(SegmentWriter(folder, epoch, self._writer)) as segment:
+            opened = GroupCommitLog(recovered, segment, on_durable, note, every=COMMIT_EVERY)
+            async with committing(opened, batch_id, self._troubles):
                 yield opened
 
     @asynccontextmanager
@@ -161,9 +111,11 @@ def _segments_of(folder: Path, first: int, last: int) -> list[Path]:
 def _valid_length(path: Path) -> int:
     end = len(MAGIC)
     with path.open("rb", buffering=_READ_BUFFER) as file:
-        # What is read here will be taken as done, so it must not be only in the page cache of a dying machine.
+        # What is read here will be taken as done, so it must not be only in the page cache of a dying machine. The
+        # length comes first, for an owner that lost its lease may still append: what it adds is not synced.
+        length = os.fstat(file.fileno()).st_size
         os.fsync(file.fileno())
-        for frame in scan(file, path.stat().st_size):
+        for frame in scan(file, length):
             end = frame.offset + frame.length
     return end
 

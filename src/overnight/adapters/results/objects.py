@@ -17,7 +17,7 @@ import msgspec
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from overnight.adapters.results.committing import GroupCommitLog, Recovery, committing
+from overnight.adapters.results.committing import GroupCommitLog, Note, Recovery, committing
 from overnight.domain.errors import Unavailable
 from overnight.domain.frame import MAGIC, Segment, scan
 from overnight.domain.ids import BatchId
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from overnight.domain.result import Tally
+    from overnight.ports.troubles import Troubles
 
 COMMIT_EVERY = 1.0
 """Seconds between two commits while results arrive: each is a request to the store, and an object that it keeps."""
@@ -70,9 +71,10 @@ async def probe(store: ObjectStore) -> None:
 class ObjectResultLogs:
     """The logs of all batches in one store. ``scratch`` is a folder for the segments that are lent."""
 
-    def __init__(self, store: ObjectStore, scratch: Path) -> None:
+    def __init__(self, store: ObjectStore, scratch: Path, troubles: Troubles) -> None:
         self._store = store
         self._scratch = scratch
+        self._troubles = troubles
 
     @asynccontextmanager
     async def open(
@@ -84,8 +86,9 @@ class ObjectResultLogs:
         async for data in self._contents(pinned):
             await asyncio.to_thread(recovery.read, BytesIO(data), len(data))
         segments = _SegmentPutter(self._store, _folder(batch_id), epoch, first=len(own))
-        opened = GroupCommitLog(recovery.recovered(), on_durable, segments.append_durably, every=COMMIT_EVERY)
-        async with committing(opened, batch_id):
+        note = Note(batch_id, self._troubles)
+        opened = GroupCommitLog(recovery.recovered(), segments, on_durable, note, every=COMMIT_EVERY)
+        async with committing(opened, batch_id, self._troubles):
             yield opened
 
     @asynccontextmanager
@@ -178,16 +181,25 @@ class _SegmentPutter:
         self._store = store
         self._prefix = f"{folder}/{epoch:08d}"
         self._number = first
+        self._frames: list[bytes] = []
 
-    async def append_durably(self, frames: bytes) -> None:
-        """Return once the frames are stored. Raises ``OSError``; then it can be called again with the same frames."""
-        data = MAGIC + frames
+    def take(self, frame: bytes) -> None:
+        """Take a frame, to be put with the next commit."""
+        self._frames.append(frame)
+
+    async def commit(self, count: int) -> None:
+        """Return once the ``count`` oldest frames since the last commit are stored.
+
+        Raises ``OSError``; then the frames are kept, and it can be called again.
+        """
+        data = b"".join((MAGIC, *self._frames[:count]))
         try:
             while not await self._put(f"{self._prefix}-{self._number:08d}.log", data):
                 self._number += 1
         except BaseError as error:
             raise OSError(_reason(error)) from error
         self._number += 1
+        del self._frames[:count]
 
     async def _put(self, key: str, data: bytes) -> bool:
         """Store a segment; ``False`` if the key is taken by another."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, literal, select
+from sqlalchemy import Engine, create_engine, event, literal, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -44,6 +44,7 @@ class Database:
             f"sqlite:///{path}", isolation_level="AUTOCOMMIT", pool_reset_on_return=None, hide_parameters=True
         )
         event.listen(self._reader, "connect", _prepare_reader)
+        self._write_failed = False
 
     async def migrate(self) -> None:
         """Bring the schema to the newest version."""
@@ -74,11 +75,23 @@ class Database:
         return next(iter(await self.rows(query)), None)
 
     async def problem(self) -> str | None:
-        """Say why nothing can be read now; ``None`` if all is well."""
+        """Say why nothing can be read or written now; ``None`` if all is well.
+
+        A write is tried only if the last one failed, so that this can be asked often.
+        """
         try:
             await self.rows(select(literal(1)))
         except SQLAlchemyError as error:
-            return f"the database cannot be read: {getattr(error, 'orig', None) or error}"
+            return f"the database cannot be read: {_reason(error)}"
+        return await self.write_problem() if self._write_failed else None
+
+    async def write_problem(self) -> str | None:
+        """Try a small write, and say why it fails."""
+        try:
+            async with self.transaction() as connection:
+                await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+        except Unavailable as error:
+            return f"the database cannot be written: {_reason(error.__cause__)}"
         return None
 
     @asynccontextmanager
@@ -88,9 +101,15 @@ class Database:
             async with self._writer.begin() as connection:
                 yield connection
         except OperationalError as error:
+            self._write_failed = True
             # Locked, full or read-only: the fault is the machine's, and what was asked for may work later.
             message = f"The database cannot be written now ({error.orig}). Try again later, or ask the operator."
             raise Unavailable(message) from error
+        self._write_failed = False
+
+
+def _reason(error: BaseException | None) -> object:
+    return getattr(error, "orig", None) or error
 
 
 def _rows(engine: Engine, query: Select[Any]) -> Sequence[Mapping[str, Any]]:

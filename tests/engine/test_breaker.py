@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight.dispatch.breaker import Breaker
-from overnight.domain.result import Answer
-from overnight.domain.retry import Failure, Fault, Trouble, overloaded, trouble_of
+from overnight.domain.retry import Trouble
 
 DETAIL = "why"
 
@@ -156,31 +155,6 @@ def test_errors_that_no_pause_helps_against_are_the_requests_own() -> None:
     assert now < 200.0
     assert breaker.free_at() == 0.0
     assert fail(breaker, Trouble.UNREACHABLE, now)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "trouble", "too_much"),
-    [
-        (Answer(status=200, body=b""), None, False),
-        (Answer(status=404, body=b""), None, False),
-        (Answer(status=409, body=b""), None, False),
-        (Answer(status=501, body=b""), None, False),
-        (Answer(status=429, body=b""), Trouble.REFUSING, True),
-        (Answer(status=503, body=b""), Trouble.REFUSING, True),
-        (Answer(status=500, body=b""), Trouble.FAILING, False),
-        (Failure(fault=Fault.UNREACHABLE), Trouble.UNREACHABLE, False),
-        (Failure(fault=Fault.TIMEOUT), Trouble.FAILING, True),
-        (Failure(fault=Fault.BROKEN_OFF), Trouble.FAILING, False),
-        (Failure(fault=Fault.UNREADABLE), Trouble.FAILING, False),
-        (Failure(fault=Fault.TOO_LARGE), None, False),
-    ],
-)
-def test_what_an_outcome_says_about_the_server(
-    outcome: Answer | Failure, trouble: Trouble | None, too_much: bool
-) -> None:
-    """And not about the request alone."""
-    assert trouble_of(outcome) == trouble
-    assert overloaded(outcome) == too_much
 
 
 @given(st.lists(st.tuples(st.sampled_from([*Trouble, None]), st.floats(0, 30), st.floats(0, 30)), max_size=60))

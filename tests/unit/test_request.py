@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.domain.request import parse_request, with_model
+from overnight.domain.request import estimate_tokens, parse_request, with_model
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(["model", '"model":"x"'])
 JSON = st.recursive(
@@ -84,3 +84,19 @@ def test_a_body_with_many_inner_models_does_not_hold_the_loop() -> None:
     many = b'{"tools":[' + b",".join([b'{"model":"a"}'] * 40_000) + b"],"
 
     assert with_model(many + b'"model":"m"}', "n") == many + b'"model":"n"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (b'{"max_tokens": 50 }', 4 + 50),
+        (b'{"max_completion_tokens": 60, "max_tokens": 5}', 11 + 60),
+        (b'{"max_output_tokens":70}', 6 + 70),
+        (b'{"messages": [ ] }  ', 5),
+        (b'{"max_tokens": -1 } ', 5),
+        (b'{"max_tokens": "many"}  ', 6),
+    ],
+)
+def test_tokens_are_guessed_from_the_length_and_the_bound(body: bytes, tokens: int) -> None:
+    """Until the answer tells."""
+    assert estimate_tokens(body) == tokens

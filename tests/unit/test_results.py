@@ -13,8 +13,10 @@ from overnight.domain.outcome import examine, to_result
 from overnight.domain.request import Request
 from overnight.domain.result import (
     Answer,
+    Count,
     Result,
     ResultKind,
+    Tally,
     UnreadableBody,
     error_body,
     error_line,
@@ -29,9 +31,12 @@ from overnight.domain.retry import (
     Outcome,
     Retry,
     RetryPolicy,
+    Trouble,
     is_retried,
     never_arrived,
+    overloaded,
     succeeded,
+    trouble_of,
 )
 from overnight.domain.usage import NO_USAGE, Usage
 
@@ -195,6 +200,25 @@ class TestOutcome:
 
         assert (line["response"], line["error"]["code"]) == (None, "request_timeout")
 
+    @pytest.mark.parametrize(
+        ("attempts", "last_status", "told"),
+        [
+            (1, None, ""),
+            (4, None, " It was tried 4 times."),
+            (4, 503, " It was tried 4 times, with status 503 before."),
+        ],
+    )
+    @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.BROKEN_OFF])
+    def test_an_error_of_ours_says_what_came_before(
+        self, fault: Fault, attempts: int, last_status: int | None, told: str
+    ) -> None:
+        """The line is all that is left of the tries."""
+        first = json.loads(to_result(REQUEST, "own", Failure(fault=fault, detail="Why.")).record)
+        last = json.loads(to_result(REQUEST, "own", Failure(fault=fault, detail="Why."), attempts, last_status).record)
+
+        before, after = ((line["error"] or line["response"]["body"]["error"])["message"] for line in (first, last))
+        assert after == before + told
+
     @pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.TIMEOUT}))
     @pytest.mark.parametrize("status", [None, 507])
     def test_every_other_failure_is_a_bad_gateway(self, fault: Fault, status: int | None) -> None:
@@ -308,6 +332,29 @@ RESULTS = st.builds(
 )
 
 
+@pytest.mark.parametrize(
+    ("outcome", "trouble", "too_much"),
+    [
+        (Answer(status=200, body=b""), None, False),
+        (Answer(status=404, body=b""), None, False),
+        (Answer(status=409, body=b""), None, False),
+        (Answer(status=501, body=b""), None, False),
+        (Answer(status=429, body=b""), Trouble.REFUSING, True),
+        (Answer(status=503, body=b""), Trouble.REFUSING, True),
+        (Answer(status=500, body=b""), Trouble.FAILING, False),
+        (Failure(fault=Fault.UNREACHABLE), Trouble.UNREACHABLE, False),
+        (Failure(fault=Fault.TIMEOUT), Trouble.FAILING, True),
+        (Failure(fault=Fault.BROKEN_OFF), Trouble.FAILING, False),
+        (Failure(fault=Fault.UNREADABLE), Trouble.FAILING, False),
+        (Failure(fault=Fault.TOO_LARGE), None, False),
+    ],
+)
+def test_what_an_outcome_says_about_the_server(outcome: Outcome, trouble: Trouble | None, too_much: bool) -> None:
+    """And not about the request alone."""
+    assert trouble_of(outcome) == trouble
+    assert overloaded(outcome) == too_much
+
+
 class TestFrames:
     """The layout of the result log."""
 
@@ -352,3 +399,14 @@ class TestFrames:
         assert self.read(data) == []
         assert self.read(MAGIC + bytes(4096)) == []
         assert HEADER_BYTES == 32
+
+
+def test_a_count_adds_up_what_it_was_given() -> None:
+    """By kind, tokens of failures included."""
+    count = Count()
+    count.add(ResultKind.SUCCEEDED, Usage(input_tokens=5, cached_tokens=1, output_tokens=3, reasoning_tokens=2))
+    count.add(ResultKind.SUCCEEDED, NO_USAGE)
+    count.add(ResultKind.FAILED, Usage(input_tokens=7))
+
+    usage = Usage(input_tokens=12, cached_tokens=1, output_tokens=3, reasoning_tokens=2)
+    assert count.tally() == Tally(completed=2, failed=1, usage=usage)

@@ -22,11 +22,16 @@ LONGEST_STOP = 30.0
 
 
 class Service:
-    """``overnight serve`` on one data folder. ``url`` changes with each start, since the port is any free one."""
+    """``overnight serve`` on one data folder. ``url`` changes with each start, since the port is any free one.
 
-    def __init__(self, folder: Path, *, upstreams: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+    Two with different names share their data folder, and log to files of their own.
+    """
+
+    def __init__(
+        self, folder: Path, *, upstreams: Sequence[str] = (), arguments: Sequence[str] = (), name: str = "service"
+    ) -> None:
         self.data_dir = folder / "data"
-        self.log_path = folder / "service.log"
+        self.log_path = folder / f"{name}.log"
         self.url = ""
         self._arguments = [argument for url in upstreams for argument in ("--upstream", url)] + list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,14 +49,28 @@ class Service:
         assert self._process is not None, "the service is not running"
         return self._process.pid
 
-    def start(self) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
         """Start it and wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
-        command = [sys.executable, "-m", "overnight.cli.main", "serve", "--json", "--port", "0"]
+        self.launch(launcher)
+        self.wait_until_ready()
+
+    def launch(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
+        """Start it; ``launcher`` is the module that runs, and what stands before the arguments of the service."""
+        command = [sys.executable, "-m", *launcher, "serve", "--json", "--port", "0"]
         command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, env=_environment(self.data_dir.parent)
             )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
+        assert self._process is not None
         assert self._process.stdout is not None
         answered, _, _ = select.select([self._process.stdout], [], [], LONGEST_START)
         line = self._process.stdout.readline() if answered else b""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from overnight.adapters.disk import sync_folder
+from overnight.crash_points import reached
 from overnight.ports.blobs import StorageFull
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class LocalWriter:
     def _commit(self) -> None:
         _write(self._file, self._buffer)
         self._buffer = bytearray()
+        reached("blob.written")
         os.fsync(self._file.fileno())
         _publish(self._temporary, self._final)
 
@@ -100,6 +102,7 @@ class LocalBlobs:
 
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+        reached("blob.deleted")
 
     def _path(self, key: str) -> Path:
         return self._root / key
@@ -145,8 +148,11 @@ def _place(temporary: Path, final: Path) -> None:
 
 
 def _publish(temporary: Path, final: Path) -> None:
+    reached("blob.synced")
     if not final.parent.is_dir():
         final.parent.mkdir(parents=True, exist_ok=True)
         sync_folder(final.parent.parent)
     temporary.rename(final)
+    reached("blob.renamed")
     sync_folder(final.parent)
+    reached("blob.placed")

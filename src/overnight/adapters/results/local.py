@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from overnight.adapters.disk import sync_folder
+from overnight.crash_points import reached
 from overnight.domain.frame import MAGIC, Segment, encode, scan
 from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
@@ -180,12 +181,14 @@ class _SegmentWriter:
             written = os.pwrite(descriptor, view, offset)
             view = view[written:]
             offset += written
+        reached("log.written")
         try:
             os.fdatasync(descriptor)
         except OSError:
             # After a failed sync the kernel may have dropped the pages: only a new file can be trusted again.
             self.close()
             raise
+        reached("log.synced")
         self._end = offset
 
     def close(self) -> None:
@@ -205,6 +208,7 @@ class _SegmentWriter:
         except OSError:
             os.close(descriptor)
             raise
+        reached("log.segment_created")
         self._descriptor = descriptor
         self._end = len(MAGIC)
 
@@ -241,6 +245,7 @@ class LocalResultLogs:
 
     async def delete(self, batch_id: BatchId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._root / batch_id, ignore_errors=True)
+        reached("log.deleted")
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -308,5 +313,7 @@ def _write_pin(pin: Path, segments: list[Segment]) -> None:
         file.write(msgspec.json.encode(segments))
         file.flush()
         os.fsync(file.fileno())
+    reached("log.pin_written")
     temporary.rename(pin)
     sync_folder(pin.parent)
+    reached("log.pinned")

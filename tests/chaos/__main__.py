@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from random import Random, SystemRandom
 
-from tests.chaos.world import Figures, World, plans
+from tests.chaos.world import Figures, Plan, World, plans
 
 from overnight.crash_points import POINTS
 from overnight.testing.upstream import ScriptedUpstream
@@ -46,7 +46,10 @@ def run(kills: int, seed: int, figures: Figures) -> list[str]:
                 world = World(Path(folder), upstream, random, figures, f"w{number}")
                 for _ in range(min(ROUNDS_OF_A_WORLD, kills - figures.kills)):
                     waiting = waiting or plans(random)
-                    world.round(waiting.pop())
+                    plan = waiting.pop()
+                    if not world.round(plan):
+                        # It did not come by: once more, later, at the first time.
+                        waiting.insert(0, Plan(point=plan.point))
                 found = world.settle()
                 if found:
                     print(world.service.log()[-20_000:])

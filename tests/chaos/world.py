@@ -37,6 +37,9 @@ LONGEST_END = 90.0
 QUICK = ("--set", "overnight.dispatch.dispatcher:LEASE=2", "--set", "overnight.dispatch.dispatcher:_RENEW_EVERY=0.3")
 CRASHING = ("overnight.testing.crashing", *QUICK)
 
+# The first step of the client that leads to points whose names begin like this, by its place in ``_use_until``.
+_LEADS_TO = {"upload": 1, "batch.cancel": 3, "file.": 4, "blob.deleted": 4, "batch.failed": 6}
+
 # What a client meets when the service dies under it.
 GONE = (OSError, http.client.HTTPException)
 
@@ -104,8 +107,9 @@ class World:
             }
         )
 
-    def round(self, plan: Plan) -> None:
-        """Start the service, use it until it dies as planned, and see what had become durable."""
+    def round(self, plan: Plan) -> bool:
+        """Start the service, use it until it dies, see what had become durable; says whether it died as planned."""
+        self._maybe_close_a_window(always=plan.point == "batch.expired")
         armed = ["--at", plan.point, "--nth", str(plan.nth)] if plan.point else []
         self.service.launch([*CRASHING, *armed, "--"])
         end = time.monotonic() + plan.after
@@ -115,15 +119,16 @@ class World:
             with suppress(RuntimeError):
                 self.service.wait_until_ready()
                 end = time.monotonic() + plan.after
-                self._use_until(lambda: not self.service.alive or time.monotonic() > end)
-        if plan.point and not self.service.alive:
+                self._use_until(lambda: not self.service.alive or time.monotonic() > end, plan.point)
+        as_planned = plan.point is None or not self.service.alive
+        if plan.point and as_planned:
             self._figures.at_points[plan.point] += 1
         self.service.kill()
         self._figures.kills += 1
         now = time.time()
         self.crashes.append(now)
         self._durable[now] = self._durable_names()
-        self._maybe_close_a_window()
+        return as_planned
 
     def settle(self) -> list[str]:
         """Start the service unarmed, let all end, and say which promises were broken."""
@@ -142,24 +147,24 @@ class World:
         self._count(runs)
         return self.problems
 
-    def _use_until(self, over: Callable[[], bool]) -> None:
+    def _use_until(self, over: Callable[[], bool], point: str | None) -> None:
         steps = [self._submit, self._submit_in_parts, self._poll, self._cancel, self._delete, self._list, self._spoil]
         weights = [5, 1, 20, 1, 1, 2, 1]
-        self._nudge_all()
+        wanted = [steps[number] for start, number in _LEADS_TO.items() if point and point.startswith(start)]
+        self._tolerantly(self._submit)
         while not over():
             (step,) = self._random.choices(steps, weights)
-            self._figures.calls += 1
-            try:
-                step()
-            except GONE:
-                self._figures.calls_cut += 1
-                time.sleep(0.01)
+            self._tolerantly(step)
+            if wanted and self._random.random() < 0.5:
+                self._tolerantly(wanted[0])
 
-    def _nudge_all(self) -> None:
-        """Have a batch of each kind under way, so that every point comes along."""
-        for step in (self._submit, self._submit_in_parts, self._spoil, self._cancel):
-            with suppress(*GONE):
-                step()
+    def _tolerantly(self, step: Callable[[], None]) -> None:
+        self._figures.calls += 1
+        try:
+            step()
+        except GONE:
+            self._figures.calls_cut += 1
+            time.sleep(0.01)
 
     def api(self, prefix: Prefix = OPENAI) -> Api:
         """Call the service where it listens now."""
@@ -260,14 +265,14 @@ class World:
     def _active(self) -> int:
         return sum(not self._has_ended(name) for name in self._batches)
 
-    def _maybe_close_a_window(self) -> None:
-        """Let the window of a batch be over at the next start."""
+    def _maybe_close_a_window(self, *, always: bool) -> None:
+        """Let the window of a batch be over at the next start, now and then or always."""
         running = [
             name
             for name, prefix in self._batches.items()
             if prefix is OPENAI and self.history.last.get(name, {"status": ""})["status"] == "in_progress"
         ]
-        if not running or self._random.random() > 0.3:
+        if not running or (self._random.random() > 0.2 and not always):
             return
         batch_id, past = self._random.choice(running), int(time.time()) - 1
         with closing(sqlite3.connect(self.service.data_dir / "overnight.db")) as database, database:

@@ -1,14 +1,15 @@
 """What must hold of a batch service whatever happens to it, checked from outside.
 
 Every check gives a list of sentences, one for each promise that was broken; an empty list means that all were kept.
-``History`` watches what a client is shown while the service runs, ``check_results`` looks at a batch that has ended, and
-``check_runs`` at what the model server saw.
+``History`` watches what a client is shown while the service runs, ``check_results`` looks at a batch that has ended,
+and ``check_runs`` at what the model server saw.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -137,7 +138,7 @@ def check_runs(
     for run in sorted(runs, key=lambda run: run.began):
         by_name.setdefault(run.name, []).append(run)
     for name, tries in by_name.items():
-        for first, again in zip(tries, tries[1:], strict=False):
+        for first, again in pairwise(tries):
             culprit = _culprit(first, again, crashes, settle)
             if first.final and culprit is None:
                 problems.append(f"{name} was asked again at {again.began:.2f}, after its answer of {first.ended:.2f}")

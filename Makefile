@@ -83,6 +83,7 @@ test: $(DEV_READY) ## run all tests; ARGS="-k name" narrows them
 	$(BIN)/pytest --ignore=tests/unit --numprocesses 2 --dist loadfile $(ARGS)
 
 chaos: $(DEV_READY) ## kill the service 300 times and check what must hold; ARGS="--seed 7 --kills 50"
+	$(BIN)/pytest tests/chaos -m long
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(DEV_READY) ## measure; ARGS go to the benchmark

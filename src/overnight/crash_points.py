@@ -63,3 +63,8 @@ def reached(name: str) -> None:
 def watch(watcher: Callable[[str], None]) -> None:
     """Call ``watcher`` at every point, in the thread that reached it; for ``overnight.testing`` only."""
     _watchers.append(watcher)
+
+
+def forget_watchers() -> None:
+    """Call nobody any more."""
+    _watchers.clear()

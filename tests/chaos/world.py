@@ -34,11 +34,9 @@ from overnight.testing.upstream import Received, ScriptedUpstream, answer, by_te
 CONCURRENCY = 16
 LONGEST_ROUND = 4.0
 LONGEST_END = 90.0
+MOST_ACTIVE = 6
 QUICK = ("--set", "overnight.dispatch.dispatcher:LEASE=2", "--set", "overnight.dispatch.dispatcher:_RENEW_EVERY=0.3")
 CRASHING = ("overnight.testing.crashing", *QUICK)
-
-# The first step of the client that leads to points whose names begin like this, by its place in ``_use_until``.
-_LEADS_TO = {"upload": 1, "batch.cancel": 3, "file.": 4, "blob.deleted": 4, "batch.failed": 6}
 
 # What a client meets when the service dies under it.
 GONE = (OSError, http.client.HTTPException)
@@ -60,7 +58,6 @@ class Input:
 
     content: bytes
     names: list[str]
-    used: bool = False
 
 
 @dataclass(kw_only=True)
@@ -109,7 +106,8 @@ class World:
 
     def round(self, plan: Plan) -> bool:
         """Start the service, use it until it dies, see what had become durable; says whether it died as planned."""
-        self._maybe_close_a_window(always=plan.point == "batch.expired")
+        if plan.point == "batch.expired" or self._random.random() < 0.2:
+            self.close_a_window()
         armed = ["--at", plan.point, "--nth", str(plan.nth)] if plan.point else []
         self.service.launch([*CRASHING, *armed, "--"])
         end = time.monotonic() + plan.after
@@ -123,16 +121,27 @@ class World:
         as_planned = plan.point is None or not self.service.alive
         if plan.point and as_planned:
             self._figures.at_points[plan.point] += 1
+        self.kill()
+        return as_planned
+
+    def kill(self) -> None:
+        """Let the service die now, if it has not yet, and see what had become durable."""
         self.service.kill()
         self._figures.kills += 1
         now = time.time()
         self.crashes.append(now)
         self._durable[now] = self._durable_names()
-        return as_planned
+
+    def statuses(self) -> set[str]:
+        """Look at every batch, and give the statuses that there are."""
+        for batch_id in self._batches:
+            self._look(batch_id)
+        return {batch["status"] for batch in self.history.last.values()}
 
     def settle(self) -> list[str]:
-        """Start the service unarmed, let all end, and say which promises were broken."""
-        self.service.start([*CRASHING, "--"])
+        """Let all end, in a service that is not armed, and say which promises were broken."""
+        if not self.service.alive:
+            self.service.start([*CRASHING, "--"])
         end = time.monotonic() + LONGEST_END
         while time.monotonic() < end and any(batch["status"] not in TERMINAL for batch in self._all_batches()):
             time.sleep(0.1)
@@ -140,7 +149,7 @@ class World:
             self._check(batch)
         self._check_files()
         self.service.stop()
-        runs = runs_of(self.upstream, _name_of)
+        runs = runs_of(self.upstream, name_of)
         self.problems += self.history.problems
         self.problems += check_runs(runs, self.crashes, max_concurrency=CONCURRENCY)
         self.problems += check_never_again(self._durable, runs)
@@ -148,15 +157,31 @@ class World:
         return self.problems
 
     def _use_until(self, over: Callable[[], bool], point: str | None) -> None:
-        steps = [self._submit, self._submit_in_parts, self._poll, self._cancel, self._delete, self._list, self._spoil]
-        weights = [5, 1, 20, 1, 1, 2, 1]
-        wanted = [steps[number] for start, number in _LEADS_TO.items() if point and point.startswith(start)]
-        self._tolerantly(self._submit)
+        weights = {
+            self.submit: 5,
+            self.submit_in_parts: 1,
+            self.cancel_upload: 1,
+            self.poll: 20,
+            self.cancel: 1,
+            self.delete: 1,
+            self.look_at_lists: 2,
+            self.spoil: 1,
+        }
+        leads_to = {
+            "upload": self.submit_in_parts,
+            "upload.cancel": self.cancel_upload,
+            "batch.cancel": self.submit_and_cancel,
+            "batch.failed": self.spoil,
+            "file.": self.delete,
+            "blob.deleted": self.delete,
+        }
+        wanted = [step for start, step in leads_to.items() if point and point.startswith(start)]
+        self._tolerantly(self.submit)
         while not over():
-            (step,) = self._random.choices(steps, weights)
+            (step,) = self._random.choices(list(weights), list(weights.values()))
             self._tolerantly(step)
             if wanted and self._random.random() < 0.5:
-                self._tolerantly(wanted[0])
+                self._tolerantly(wanted[-1])
 
     def _tolerantly(self, step: Callable[[], None]) -> None:
         self._figures.calls += 1
@@ -176,56 +201,75 @@ class World:
         names = [
             f"{self._name}-{self._made}-{number}-{self._mood(mood)}" for number in range(self._random.randint(1, 60))
         ]
-        lines = [request(name, OPENAI.endpoint) for name in names]
-        return Input(content=jsonl(*lines), names=names)
+        return _input(names)
 
     def _mood(self, mood: str) -> str:
         return self._random.choice(["steady", "wrong", "flaky", "slow"]) if mood == "mixed" else mood
 
-    def _submit(self) -> None:
-        if self._active() > 6:
-            return
-        new = self._new_input()
+    def submit(self) -> None:
+        """Upload a file and create a batch of it, unless enough are under way."""
+        if self._active() <= MOST_ACTIVE:
+            self._start(self._new_input())
+
+    def submit_held(self) -> None:
+        """Create a batch that takes so long that it can be met while it runs."""
+        self._made += 1
+        self._start(_input([f"{self._name}-{self._made}-{number}-slow" for number in range(200)]), OPENAI)
+
+    def submit_and_cancel(self) -> None:
+        """Create a batch and cancel it at once."""
+        self.submit_held()
+        self.history.saw_cancel(_ok(self.api().cancel(list(self._batches)[-1])).json())
+
+    def _start(self, new: Input, prefix: Prefix | None = None) -> None:
         file_id = self.api().upload(new.content)
         self._inputs[file_id] = new
-        self._create(file_id)
+        self._create(file_id, prefix)
 
-    def _submit_in_parts(self) -> None:
+    def submit_in_parts(self) -> None:
+        """Upload a file in parts and create a batch of it."""
+        upload_id, part_ids, new = self._send_parts()
+        done = _ok(self.api().post(f"/uploads/{upload_id}/complete", {"part_ids": part_ids})).json()
+        self._inputs[done["file"]["id"]] = new
+        self._create(done["file"]["id"])
+
+    def cancel_upload(self) -> None:
+        """Upload parts and think better of it."""
+        upload_id, _, _ = self._send_parts()
+        _ok(self.api().post(f"/uploads/{upload_id}/cancel"))
+
+    def _send_parts(self) -> tuple[str, list[str], Input]:
         new = self._new_input()
         cut = len(new.content) // 2
         wish = {"bytes": len(new.content), "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "batch"}
         upload_id = _ok(self.api().post("/uploads", wish)).json()["id"]
         pieces = [new.content[:cut], new.content[cut:]]
-        part_ids = [self._send_part(upload_id, piece) for piece in pieces]
-        if self._random.random() < 0.3:
-            _ok(self.api().post(f"/uploads/{upload_id}/cancel"))
-            return
-        done = _ok(self.api().post(f"/uploads/{upload_id}/complete", {"part_ids": part_ids})).json()
-        self._inputs[done["file"]["id"]] = new
-        if self._active() <= 6:
-            self._create(done["file"]["id"])
+        return upload_id, [self._send_part(upload_id, piece) for piece in pieces], new
 
     def _send_part(self, upload_id: str, piece: bytes) -> str:
         part = Part(name="data", data=piece, filename="upload")
         return str(_ok(self.api().post_form(f"/uploads/{upload_id}/parts", [part])).json()["id"])
 
-    def _spoil(self) -> None:
+    def spoil(self) -> None:
         """Have a batch fail in validation."""
         file_id = self.api().upload(jsonl(request("bad", OPENAI.endpoint, url="/v1/elsewhere")))
         self._inputs[file_id] = Input(content=self.api().content(file_id), names=[])
-        self._create(file_id)
+        self._create(file_id, OPENAI)
 
-    def _create(self, file_id: str) -> None:
-        self._inputs[file_id].used = True
-        prefix = self._random.choice([OPENAI, AZURE]) if self._inputs[file_id].names else OPENAI
+    def _create(self, file_id: str, prefix: Prefix | None = None) -> None:
+        prefix = prefix or self._random.choice([OPENAI, AZURE])
         batch_id = self.api(prefix).create(file_id)
         self._batches[batch_id] = prefix
 
-    def _poll(self) -> None:
+    def poll(self) -> None:
+        """Look at a few batches."""
         for batch_id in self._random.sample(sorted(self._batches), min(3, len(self._batches))):
-            batch = self.api(self._batches[batch_id]).batch(batch_id)
-            self.history.saw(batch)
-            self._read_files(batch)
+            self._look(batch_id)
+
+    def _look(self, batch_id: str) -> None:
+        batch = self.api(self._batches[batch_id]).batch(batch_id)
+        self.history.saw(batch)
+        self._read_files(batch)
 
     def _read_files(self, batch: dict[str, Any]) -> None:
         """Read what is published, at once: it must be whole, and never change."""
@@ -236,7 +280,8 @@ class World:
             elif self._contents.setdefault(file_id, reply.body) != reply.body:
                 self.problems.append(f"the content of {file_id} has changed")
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Cancel some batch."""
         active = [name for name in self._batches if not self._has_ended(name)]
         if active:
             batch_id = self._random.choice(active)
@@ -246,7 +291,7 @@ class World:
             elif reply.status != 409:
                 self.problems.append(f"the cancel of {batch_id} was answered with {reply.status}")
 
-    def _delete(self) -> None:
+    def delete(self) -> None:
         """Delete the input of a batch that has ended."""
         ended = [name for name in self._batches if self._has_ended(name)]
         if ended:
@@ -255,7 +300,8 @@ class World:
             self._deleted.add(file_id)
             self.api().delete(f"/files/{file_id}")
 
-    def _list(self) -> None:
+    def look_at_lists(self) -> None:
+        """Look at the lists."""
         _ok(self.api().get("/files?limit=20"))
         _ok(self.api().get("/batches?limit=20"))
 
@@ -265,14 +311,14 @@ class World:
     def _active(self) -> int:
         return sum(not self._has_ended(name) for name in self._batches)
 
-    def _maybe_close_a_window(self, *, always: bool) -> None:
-        """Let the window of a batch be over at the next start, now and then or always."""
+    def close_a_window(self) -> None:
+        """Let the window of a batch be over at the next start, if one runs."""
         running = [
             name
             for name, prefix in self._batches.items()
             if prefix is OPENAI and self.history.last.get(name, {"status": ""})["status"] == "in_progress"
         ]
-        if not running or (self._random.random() > 0.2 and not always):
+        if not running:
             return
         batch_id, past = self._random.choice(running), int(time.time()) - 1
         with closing(sqlite3.connect(self.service.data_dir / "overnight.db")) as database, database:
@@ -316,7 +362,7 @@ class World:
             self._contents.get(file_id, b"") for file_id in (batch["output_file_id"], batch["error_file_id"])
         )
         self.problems += check_results(batch, asked, output, errors)
-        self.problems += check_answers_ran(output, runs_of(self.upstream, _name_of))
+        self.problems += check_answers_ran(output, runs_of(self.upstream, name_of))
 
     def _check_files(self) -> None:
         """Whatever was acknowledged is there."""
@@ -349,8 +395,13 @@ def plans(random: Random) -> list[Plan]:
     return mixed
 
 
-def _name_of(received: Received) -> str:
+def name_of(received: Received) -> str:
+    """Tell a request by what it says."""
     return str(json.loads(received.body)["messages"][0]["content"])
+
+
+def _input(names: list[str]) -> Input:
+    return Input(content=jsonl(*(request(name, OPENAI.endpoint) for name in names)), names=names)
 
 
 def _ok(reply: Reply) -> Reply:

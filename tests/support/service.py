@@ -54,6 +54,11 @@ class Service:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    def exit_code(self, timeout: float) -> int:
+        """Wait until it has ended by itself, and say how. Raises ``TimeoutExpired``."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
     def start(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
         """Start it and wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
         self.launch(launcher)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from random import Random, SystemRandom
 
+from tests.chaos.nursery import Nursery
 from tests.chaos.world import Figures, Plan, World, plans
 
 from overnight.crash_points import POINTS
@@ -22,28 +23,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=300, help="how often the service dies at least [300]")
     parser.add_argument("--seed", type=int, help="repeat the choices of an earlier run")
+    parser.add_argument("--folder", type=Path, help="where the data folders are made [the system's temporary folder]")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else SystemRandom().randrange(1_000_000)
     print(f"seed {seed}", flush=True)
     figures, began = Figures(), time.monotonic()
-    problems = run(options.kills, seed, figures)
+    problems = run(options.kills, seed, figures, options.folder)
     report(figures, time.monotonic() - began)
     for problem in problems:
         print(f"BROKEN: {problem}")
     return 1 if problems else 0
 
 
-def run(kills: int, seed: int, figures: Figures) -> list[str]:
+def run(kills: int, seed: int, figures: Figures, folder: Path | None = None) -> list[str]:
     """Go from world to world, each with a data folder of its own."""
     random = Random(seed)
     waiting = plans(random)
     problems: list[str] = []
     number = 0
-    with ScriptedUpstream() as upstream:
+    with ScriptedUpstream() as upstream, Nursery() as nursery:
         while figures.kills < kills:
             number += 1
-            with tempfile.TemporaryDirectory(prefix="overnight-chaos-") as folder:
-                world = World(Path(folder), upstream, random, figures, f"w{number}")
+            with tempfile.TemporaryDirectory(prefix="overnight-chaos-", dir=folder) as place:
+                world = World(Path(place), upstream, random, figures, nursery=nursery, name=f"w{number}")
                 for _ in range(min(ROUNDS_OF_A_WORLD, kills - figures.kills)):
                     waiting = waiting or plans(random)
                     plan = waiting.pop()

@@ -27,7 +27,7 @@ SWITCHED = {f"batch.{status}" for status in BatchStatus} | {f"upload.{status}" f
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with ScriptedUpstream() as upstream:
-        world = World(tmp_path, upstream, Random(1), Figures(), "w")
+        world = World(tmp_path, upstream, Random(1), Figures())
         yield world
         world.service.stop()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.chaos.nursery import Forked, Nursery
 from tests.support.api import AZURE, OPENAI, TERMINAL, Api, Prefix, jsonl, request
 from tests.support.http import Http, Part, Reply
 from tests.support.service import Service
@@ -77,7 +78,16 @@ class Figures:
 class World:
     """One data folder and its client. Everything that is decided by chance is drawn from ``random``."""
 
-    def __init__(self, folder: Path, upstream: ScriptedUpstream, random: Random, figures: Figures, name: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        upstream: ScriptedUpstream,
+        random: Random,
+        figures: Figures,
+        *,
+        nursery: Nursery | None = None,
+        name: str = "w",
+    ) -> None:
         self.upstream = upstream
         self.problems: list[str] = []
         self.history = History()
@@ -93,7 +103,8 @@ class World:
         self._durable: dict[float, set[str]] = {}
         config = folder / "chaos.toml"
         config.write_text(f'stop_grace = 0.3\n[[upstreams]]\nurl = "{upstream.url}"\nmax_concurrency = {CONCURRENCY}\n')
-        self.service = Service(folder, arguments=["--config", str(config)])
+        arguments = ["--config", str(config)]
+        self.service = Forked(nursery, folder, arguments) if nursery else Service(folder, arguments=arguments)
         upstream.forget()
         upstream.script = by_text(
             {

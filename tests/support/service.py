@@ -66,12 +66,15 @@ class Service:
 
     def launch(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
         """Start it; ``launcher`` is the module that runs, and what stands before the arguments of the service."""
-        command = [sys.executable, "-m", *launcher, "serve", "--json", "--port", "0"]
-        command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=_environment(self.data_dir.parent)
+                self.command(launcher), stdout=subprocess.PIPE, stderr=log, env=environment(self.data_dir.parent)
             )
+
+    def command(self, launcher: Sequence[str]) -> list[str]:
+        """Give what is run."""
+        command = [sys.executable, "-m", *launcher, "serve", "--json", "--port", "0"]
+        return [*command, "--data-dir", str(self.data_dir), *self._arguments]
 
     def wait_until_ready(self) -> None:
         """Wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
@@ -127,7 +130,8 @@ def log_shown(service: Service) -> Iterator[Service]:
         sys.stdout.write(service.log(start))
 
 
-def _environment(home: Path) -> Mapping[str, str]:
+def environment(home: Path) -> Mapping[str, str]:
+    """Give the environment for a service: what whoever runs the tests has set there for ours is left out."""
     foreign = ("OVERNIGHT_", "OPENAI_", "AZURE_OPENAI_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # No settings of whoever runs the tests: neither from the environment nor from the home folder.

@@ -24,6 +24,8 @@ from overnight.testing.upstream import ScriptedUpstream, answer, raw
 
 KIB, MIB = 1 << 10, 1 << 20
 NAMES = [f"r-{number}" for number in range(60)]
+# So that there is time to look and to break something while the batch runs.
+DELAY = 0.25
 CRASHING = "overnight.testing.crashing"
 BUSY = ("--set", "overnight.adapters.sql.database:_BUSY_MILLISECONDS=300")
 
@@ -74,7 +76,7 @@ def test_results_wait_for_a_disk_that_cannot_sync(tmp_path: Path, call: str):
     """`fdatasync` is the result log's, `fsync` that of the files which are published at the end."""
     switch, history = tmp_path / "broken", History()
     with (
-        ScriptedUpstream(script=answer(delay=0.05)) as upstream,
+        ScriptedUpstream(script=answer(delay=DELAY)) as upstream,
         running(tmp_path, upstream, "--fail", f"{call}={switch}") as service,
     ):
         batch_id = start_batch(service)
@@ -114,7 +116,7 @@ def test_an_upload_to_a_disk_that_cannot_sync_is_refused_and_leaves_nothing(tmp_
 def test_a_database_that_is_locked_for_seconds_is_waited_for(tmp_path: Path):
     """By a backup, or by whoever looks into it; reads go on meanwhile."""
     history = History()
-    with ScriptedUpstream(script=answer(delay=0.05)) as upstream, running(tmp_path, upstream, *BUSY) as service:
+    with ScriptedUpstream(script=answer(delay=DELAY)) as upstream, running(tmp_path, upstream, *BUSY) as service:
         batch_id = start_batch(service)
         eventually(lambda: completed(service, batch_id) >= 10, 60)
         with closing(sqlite3.connect(service.data_dir / "overnight.db", isolation_level=None, timeout=10)) as other:
@@ -159,7 +161,7 @@ def answers_of(size: int) -> Callable[[object], Any]:
 def test_a_batch_waits_while_the_disk_is_full_and_then_goes_on(small_disk: Path):
     """What fills it is somebody else's file, which is removed later."""
     history = History()
-    with ScriptedUpstream(script=answer(delay=0.1)) as upstream, running(small_disk, upstream) as service:
+    with ScriptedUpstream(script=answer(delay=DELAY)) as upstream, running(small_disk, upstream) as service:
         batch_id = start_batch(service)
         eventually(lambda: completed(service, batch_id) >= 5, 60)
         fill(small_disk / "filler")

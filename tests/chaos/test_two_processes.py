@@ -30,6 +30,9 @@ WOKEN = 2 * CONCURRENCY
         ("log.written", 3),
         pytest.param("log.synced", 3, marks=pytest.mark.long),
         pytest.param("index.placed", 1, marks=pytest.mark.long),
+        pytest.param("log.pinned", 1, marks=pytest.mark.long),
+        pytest.param("batch.claimed", 1, marks=pytest.mark.long),
+        pytest.param("batch.finalizing", 1, marks=pytest.mark.long),
         pytest.param("output_file.placed", 1, marks=pytest.mark.long),
     ],
 )

@@ -49,10 +49,10 @@ def test_each_point_is_reached(world: World, tmp_path: Path):
         step()
     eventually(lambda: world.statuses() >= {"completed", "failed", "cancelled"}, 60)
     world.delete()
-    world.submit_held()
-    eventually(lambda: "in_progress" in world.statuses(), 60)
+    held = world.submit_held()
+    eventually(lambda: world.statuses() and world.history.last[held]["status"] == "in_progress", 60)
     world.kill()
-    world.close_a_window()
+    world.close_window(held)
     world.service.start(launcher)
 
     problems = world.settle()

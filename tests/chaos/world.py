@@ -222,20 +222,19 @@ class World:
         if self._active() <= MOST_ACTIVE:
             self._start(self._new_input())
 
-    def submit_held(self) -> None:
-        """Create a batch that takes so long that it can be met while it runs."""
+    def submit_held(self) -> str:
+        """Create a batch that takes so long that it can be met while it runs, and give its id."""
         self._made += 1
-        self._start(_input([f"{self._name}-{self._made}-{number}-slow" for number in range(200)]), OPENAI)
+        return self._start(_input([f"{self._name}-{self._made}-{number}-slow" for number in range(200)]), OPENAI)
 
     def submit_and_cancel(self) -> None:
         """Create a batch and cancel it at once."""
-        self.submit_held()
-        self.history.saw_cancel(_ok(self.api().cancel(list(self._batches)[-1])).json())
+        self.history.saw_cancel(_ok(self.api().cancel(self.submit_held())).json())
 
-    def _start(self, new: Input, prefix: Prefix | None = None) -> None:
+    def _start(self, new: Input, prefix: Prefix | None = None) -> str:
         file_id = self.api().upload(new.content)
         self._inputs[file_id] = new
-        self._create(file_id, prefix)
+        return self._create(file_id, prefix)
 
     def submit_in_parts(self) -> None:
         """Upload a file in parts and create a batch of it."""
@@ -267,10 +266,11 @@ class World:
         self._inputs[file_id] = Input(content=self.api().content(file_id), names=[])
         self._create(file_id, OPENAI)
 
-    def _create(self, file_id: str, prefix: Prefix | None = None) -> None:
+    def _create(self, file_id: str, prefix: Prefix | None = None) -> str:
         prefix = prefix or self._random.choice([OPENAI, AZURE])
         batch_id = self.api(prefix).create(file_id)
         self._batches[batch_id] = prefix
+        return batch_id
 
     def poll(self) -> None:
         """Look at a few batches."""
@@ -323,7 +323,7 @@ class World:
         return sum(not self._has_ended(name) for name in self._batches)
 
     def close_a_window(self) -> None:
-        """Let the window of a batch be over at the next start, if one runs."""
+        """Let the window of some batch be over, if one runs."""
         running = [
             name
             for name, prefix in self._batches.items()
@@ -331,7 +331,11 @@ class World:
         ]
         if not running:
             return
-        batch_id, past = self._random.choice(running), int(time.time()) - 1
+        self.close_window(self._random.choice(running))
+
+    def close_window(self, batch_id: str) -> None:
+        """Let the window of a batch be over at the next start."""
+        past = int(time.time()) - 1
         with closing(sqlite3.connect(self.service.data_dir / "overnight.db")) as database, database:
             database.execute("UPDATE batches SET expires_at = ? WHERE id = ?", (past, batch_id))
         self.history.last[batch_id]["expires_at"] = past

@@ -22,11 +22,16 @@ LONGEST_STOP = 30.0
 
 
 class Service:
-    """``overnight serve`` on one data folder. ``url`` changes with each start, since the port is any free one."""
+    """``overnight serve`` on one data folder. ``url`` changes with each start, since the port is any free one.
 
-    def __init__(self, folder: Path, *, upstreams: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+    Two with different names share their data folder, and log to files of their own.
+    """
+
+    def __init__(
+        self, folder: Path, *, upstreams: Sequence[str] = (), arguments: Sequence[str] = (), name: str = "service"
+    ) -> None:
         self.data_dir = folder / "data"
-        self.log_path = folder / "service.log"
+        self.log_path = folder / f"{name}.log"
         self.url = ""
         self._arguments = [argument for url in upstreams for argument in ("--upstream", url)] + list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,14 +49,36 @@ class Service:
         assert self._process is not None, "the service is not running"
         return self._process.pid
 
-    def start(self) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def exit_code(self, timeout: float) -> int:
+        """Wait until it has ended by itself, and say how. Raises ``TimeoutExpired``."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
+    def start(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
         """Start it and wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
-        command = [sys.executable, "-m", "overnight.cli.main", "serve", "--json", "--port", "0"]
-        command += ["--data-dir", str(self.data_dir), *self._arguments]
+        self.launch(launcher)
+        self.wait_until_ready()
+
+    def launch(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
+        """Start it; ``launcher`` is the module that runs, and what stands before the arguments of the service."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=_environment(self.data_dir.parent)
+                self.command(launcher), stdout=subprocess.PIPE, stderr=log, env=environment(self.data_dir.parent)
             )
+
+    def command(self, launcher: Sequence[str]) -> list[str]:
+        """Give what is run."""
+        command = [sys.executable, "-m", *launcher, "serve", "--json", "--port", "0"]
+        return [*command, "--data-dir", str(self.data_dir), *self._arguments]
+
+    def wait_until_ready(self) -> None:
+        """Wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
+        assert self._process is not None
         assert self._process.stdout is not None
         answered, _, _ = select.select([self._process.stdout], [], [], LONGEST_START)
         line = self._process.stdout.readline() if answered else b""
@@ -103,7 +130,8 @@ def log_shown(service: Service) -> Iterator[Service]:
         sys.stdout.write(service.log(start))
 
 
-def _environment(home: Path) -> Mapping[str, str]:
+def environment(home: Path) -> Mapping[str, str]:
+    """Give the environment for a service: what whoever runs the tests has set there for ours is left out."""
     foreign = ("OVERNIGHT_", "OPENAI_", "AZURE_OPENAI_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # No settings of whoever runs the tests: neither from the environment nor from the home folder.

@@ -31,6 +31,9 @@ class SystemClock:
     def now(self) -> float:
         return time.time()
 
+    def ticks(self) -> float:
+        return time.monotonic()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, 0))
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from overnight.crash_points import reached
 from overnight.domain.ids import WorkerId
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _remove_abandoned(folder: Path) -> bool:
         return False
     # What was in it was never published.
     shutil.rmtree(folder, ignore_errors=True)
+    reached("worker.folder_removed")
     os.close(lock)
     return True
 

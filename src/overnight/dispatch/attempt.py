@@ -78,7 +78,7 @@ class Attempts:
                 _log_retry(run, attempt, outcome, upstream, after)
                 status = outcome.status or attempt.last_status
                 again = Attempt(attempt.line, attempt.number + counts, status)
-                run.put_back(again, not_before=self._clock.now() + after)
+                run.put_back(again, not_before=self._clock.ticks() + after)
             case Leave():
                 log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=upstream.name)
 

@@ -96,12 +96,13 @@ class Dispatcher:
 
     async def _claim_free(self, group: asyncio.TaskGroup) -> None:
         now = self._parts.clock.now()
+        until = now + LEASE
         free = _MOST_OWNED - len(self._owned)
-        for batch in await self._parts.batches.claim(self._worker, now=now, until=now + LEASE, limit=free):
-            self._take_over(batch, group)
+        for batch in await self._parts.batches.claim(self._worker, now=now, until=until, limit=free):
+            self._take_over(batch, until, group)
 
-    def _take_over(self, batch: Batch, group: asyncio.TaskGroup) -> None:
-        owned = Owned(batch, self._parts, shutdown_grace=self._shutdown_grace)
+    def _take_over(self, batch: Batch, until: float, group: asyncio.TaskGroup) -> None:
+        owned = Owned(batch, self._parts, held_until=until, shutdown_grace=self._shutdown_grace)
         self._owned[batch.id] = owned
         self._idle.clear()
         if self._stopping.is_set():
@@ -168,7 +169,9 @@ class Dispatcher:
         stored = await self._parts.batches.renew(owned.batch, self._worker, until=until)
         if stored is None:
             owned.stop(StopCause.LEASE_LOST)
-        elif stored.status is BatchStatus.CANCELLING:
+            return
+        owned.hold(until)
+        if stored.status is BatchStatus.CANCELLING:
             owned.stop(StopCause.CANCEL)
 
     async def _sweep(self) -> None:

@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 async def drive(owned: Owned) -> None:
     """Drive a batch. Raises ``LeaseLost``; any other error leaves it to be claimed again."""
     while not owned.batch.ended and not owned.leaving:
-        match owned.batch.status:
-            case BatchStatus.VALIDATING:
-                await validate(owned)
-            case BatchStatus.IN_PROGRESS:
-                await execute(owned)
-            case _:
-                await finish(owned)
+        try:
+            await _step(owned)
+        except OSError:
+            # What is not there any more may have been removed by whoever has the batch now.
+            await owned.reload()
+            raise
     if owned.cause is StopCause.LEASE_LOST:
         raise LeaseLost
+
+
+async def _step(owned: Owned) -> None:
+    match owned.batch.status:
+        case BatchStatus.VALIDATING:
+            await validate(owned)
+        case BatchStatus.IN_PROGRESS:
+            await execute(owned)
+        case _:
+            await finish(owned)

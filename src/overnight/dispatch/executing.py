@@ -37,6 +37,8 @@ async def execute(owned: Owned) -> None:
     batch = owned.batch
     async with _opened(owned, deployment) as run:
         owned.run = run
+        # It may have been renewed while the files were opened.
+        run.hold(owned.held_until)
         try:
             async with owned.parts.logs.open(
                 batch.id, epoch=batch.epoch, total=batch.total, on_durable=run.on_durable
@@ -75,7 +77,7 @@ async def _opened(owned: Owned, deployment: Deployment) -> AsyncIterator[Run]:
         descriptor = await asyncio.to_thread(os.open, source, os.O_RDONLY)
         try:
             places = Index(await asyncio.to_thread(Path(index).read_bytes))
-            yield Run(batch, deployment, places, descriptor)
+            yield Run(batch, deployment, places, descriptor, held_until=owned.held_until)
         finally:
             os.close(descriptor)
 

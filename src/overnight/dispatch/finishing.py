@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overnight.crash_points import reached
 from overnight.dispatch.keys import error_key, index_key, output_key
 from overnight.domain.batch import Batch, BatchStatus, StopCause, terminal_status
 from overnight.domain.file import File, Purpose
@@ -41,6 +42,7 @@ async def finish(owned: Owned) -> None:
     if await owned.save(ended, files=tuple(file for file in (output, errors) if file is not None)):
         await owned.parts.logs.delete(batch.id)
         await owned.parts.blobs.delete(index_key(batch))
+        reached("index.deleted")
 
 
 def _why(batch: Batch, merged: Merged) -> StopCause:
@@ -57,16 +59,19 @@ async def _merge(owned: Owned) -> Merged:
         parts.blobs.local(index_key(batch)) as index,
         parts.logs.segments(batch.id, epoch=batch.epoch) as segments,
         parts.blobs.placing(output_key(batch)) as output,
-        parts.blobs.placing(error_key(batch)) as errors,
     ):
-        job = Merge(
-            batch_id=batch.id,
-            input_path=str(source),
-            index_path=str(index),
-            segments=segments,
-            unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
-        )
-        return await parts.offload.run(merge, job, output, errors)
+        async with parts.blobs.placing(error_key(batch)) as errors:
+            job = Merge(
+                batch_id=batch.id,
+                input_path=str(source),
+                index_path=str(index),
+                segments=segments,
+                unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
+            )
+            merged = await parts.offload.run(merge, job, output, errors)
+        reached("error_file.placed")
+    reached("output_file.placed")
+    return merged
 
 
 async def _publishable(owned: Owned, key: str, kind: str) -> File | None:

@@ -58,7 +58,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 class Owned:
     """One claimed batch."""
 
-    def __init__(self, batch: Batch, parts: Parts, *, shutdown_grace: float) -> None:
+    def __init__(self, batch: Batch, parts: Parts, *, held_until: float, shutdown_grace: float) -> None:
         self.batch = batch
         self.parts = parts
         self.cause: StopCause | None = None
@@ -66,6 +66,7 @@ class Owned:
         self.left = asyncio.Event()
         self.run: Run | None = None
         self.pause = 0.0
+        self.held_until = held_until
         self._shutdown_grace = shutdown_grace
 
     def stop(self, cause: StopCause) -> None:
@@ -77,6 +78,12 @@ class Owned:
             self.left.set()
         if self.run is not None:
             self.run.stop(cause)
+
+    def hold(self, until: float) -> None:
+        """Note that the lease was renewed until then (unix seconds)."""
+        self.held_until = until
+        if self.run is not None:
+            self.run.hold(until)
 
     @property
     def leaving(self) -> bool:

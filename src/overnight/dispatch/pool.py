@@ -32,7 +32,7 @@ _LONGEST_WAIT = 600.0
 
 
 class _Taken(msgspec.Struct, frozen=True, gc=False):
-    """A request on its way: ``began`` is unix seconds, ``reserved`` the tokens that it may use."""
+    """A request on its way: ``began`` is in ticks, ``reserved`` the tokens that it may use."""
 
     run: Run
     attempt: Attempt
@@ -103,7 +103,7 @@ class Pool:
         return True
 
     def due_at(self) -> float | None:
-        """Say when a request could be sent that cannot be now (unix seconds); ``None`` if only an event can tell."""
+        """Say when a request could be sent that cannot be now (ticks); ``None`` if only an event can tell."""
         if self.in_flight >= self._limiter.limit:
             return None
         dues = [due for run in self._runs if (due := run.due_at()) is not None]
@@ -135,17 +135,18 @@ class Pool:
 
     def _take(self) -> _Taken | None:
         """Take a request that is due, and count it as sent: what comes next must see it."""
-        now = self._clock.now()
-        if now < self._free_at():
+        ticks = self._clock.ticks()
+        if ticks < self._free_at():
             return None
+        now = self._clock.now()
         for _ in range(len(self._runs)):
             run = self._runs[0]
             self._runs.rotate(-1)
-            attempt = run.take(now)
+            attempt = run.take(now, ticks)
             request = None if attempt is None else self._attempts.read(run, attempt)
             if attempt is not None and request is not None:
-                self._breaker.sent(now)
-                return _Taken(run, attempt, request, now, self._spend(request, now))
+                self._breaker.sent(ticks)
+                return _Taken(run, attempt, request, ticks, self._spend(request, ticks))
         return None
 
     def _free_at(self) -> float:
@@ -166,7 +167,7 @@ class Pool:
         return tokens
 
     def _note(self, outcome: Outcome, taken: _Taken) -> None:
-        now, began = self._clock.now(), taken.began
+        now, began = self._clock.ticks(), taken.began
         if self._tokens is not None and isinstance(outcome, Answer) and outcome.succeeded:
             self._tokens.give_back(taken.reserved - outcome.usage.total_tokens)
         trouble = trouble_of(outcome)

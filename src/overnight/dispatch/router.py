@@ -47,7 +47,7 @@ class Router:
             self._rearm.clear()
             self._offer()
             due = self._next_due()
-            await self._clock.wait(self._rearm, None if due is None else due - self._clock.now())
+            await self._clock.wait(self._rearm, None if due is None else due - self._clock.ticks())
 
     def _offer(self) -> None:
         pools = list(self._pools.values())

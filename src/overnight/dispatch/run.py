@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,7 +37,9 @@ class Run:
     A request is only a number here until it is sent: memory grows with what is in flight, not with the file.
     """
 
-    def __init__(self, batch: Batch, deployment: Deployment, index: Index, source: int) -> None:
+    def __init__(
+        self, batch: Batch, deployment: Deployment, index: Index, source: int, *, held_until: float = inf
+    ) -> None:
         self.batch = batch
         self.deployment = deployment
         self.cause: StopCause | None = None
@@ -48,6 +51,7 @@ class Run:
         self.on_put_back: Callable[[], None] = _tell_nobody
         self._total = len(index)
         self._deadline = batch.deadline()
+        self._held_until = held_until
         self._source = Source(source, index)
         self._renames = deployment.model != deployment.name
         self._id_prefix = request_id_prefix(batch.id)
@@ -89,14 +93,17 @@ class Run:
         self._usage += recorded.usage
         self._check_end()
 
-    def take(self, now: float) -> Attempt | None:
-        """Give the next request to send; ``None`` if none is due. The run does not end before it is ``left``."""
-        if self.cause is not None or self._log is None:
+    def take(self, now: float, ticks: float) -> Attempt | None:
+        """Give the next request to send; ``None`` if none is due. The run does not end before it is ``left``.
+
+        ``now`` is unix seconds, ``ticks`` the clock's (``ports/clock.py``).
+        """
+        if self.cause is not None or self._log is None or now >= self._held_until:
             return None
         if self._deadline is not None and now >= self._deadline:
             self.stop(StopCause.EXPIRY)
             return None
-        if self._retries and self._retries[0][0] <= now:
+        if self._retries and self._retries[0][0] <= ticks:
             self._taken += 1
             return heapq.heappop(self._retries)[2]
         line = self._find_next()
@@ -107,7 +114,7 @@ class Run:
         return Attempt(line)
 
     def due_at(self) -> float | None:
-        """Say from when on ``take`` gives a request (unix seconds), 0 for now; ``None`` if it has none to give."""
+        """Say from when on ``take`` may give a request (ticks of the clock), 0 for now; ``None`` if it has none."""
         if self.cause is not None or self._log is None:
             return None
         if self._find_next() >= 0:
@@ -118,6 +125,11 @@ class Run:
         if self._next >= 0:
             self._next = self._done.find(0, self._next)
         return self._next
+
+    def hold(self, until: float) -> None:
+        """Go on until then (unix seconds). A process that slept past its lease asks before it sends anything more."""
+        self._held_until = until
+        self.on_put_back()
 
     def read(self, line: int) -> Request:
         """Read a request from the input file, its body as it is to be sent."""
@@ -166,7 +178,7 @@ class Run:
             await self._log.room()
 
     def put_back(self, attempt: Attempt, *, not_before: float) -> None:
-        """Take a request back that is to be tried again."""
+        """Take a request back that is to be tried again; ``not_before`` is in ticks of the clock."""
         heapq.heappush(self._retries, (not_before, attempt.line, attempt))
         # It may be due before any that is waited for, and another upstream may be the one to do it.
         self.on_put_back()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overnight.crash_points import reached
 from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import NotYet
 from overnight.domain.batch import BatchStatus, Problem
@@ -63,7 +64,9 @@ async def _check(owned: Owned, file: File, known: Known) -> Report:
         models=frozenset(deployment.name for deployment in known.deployments) if known.complete else None,
     )
     async with parts.blobs.local(file.blob) as path, parts.blobs.placing(index_key(batch)) as index:
-        return await parts.offload.run(check_file, path, rules, index)
+        report = await parts.offload.run(check_file, path, rules, index)
+    reached("index.placed")
+    return report
 
 
 async def _require(owned: Owned, file: File, known: Known) -> None:

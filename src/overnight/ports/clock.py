@@ -8,7 +8,10 @@ class Clock(Protocol):
     """The time."""
 
     def now(self) -> float:
-        """Give the unix time in seconds."""
+        """Give the unix time in seconds. It may be corrected, so it is for moments that others know of, too."""
+
+    def ticks(self) -> float:
+        """Give seconds since some moment; they never go back, so they are for how long something takes or waits."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; at once for zero or less."""

@@ -29,11 +29,15 @@ class ManualClock:
     def __init__(self, now: float = START, *, busy: Callable[[], bool] = lambda: False) -> None:
         self.waits = 0
         self._now = now
+        self._corrected = 0.0
         self._busy = busy
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._armed = 0
 
     def now(self) -> float:
+        return self._now + self._corrected
+
+    def ticks(self) -> float:
         return self._now
 
     async def sleep(self, seconds: float) -> None:
@@ -64,6 +68,10 @@ class ManualClock:
         self._now += seconds
         while self._timers and self._timers[0][0] <= self._now:
             heapq.heappop(self._timers)[2]()
+
+    def correct(self, seconds: float) -> None:
+        """Move the hands, back if negative, as a time server does: ``now`` changes, but what is due comes no sooner."""
+        self._corrected += seconds
 
     async def advance(self, seconds: float) -> None:
         """Let time pass from one thing that is due to the next, with time for what follows from each."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DEFAULT_MODELS = ("test-model",)
 
 _LONGEST_START = 10.0
+_FOR_EVER = 1e9
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -91,7 +92,8 @@ class Reply:
 
     ``body`` is sent as it is; without one, the answer is a well-formed one made from the request, and its status 200
     unless the request itself is wrong. First ``gate`` and ``delay`` (seconds) are waited for. ``cut_after`` resets the
-    connection after so many bytes of the body (0: after the headers; -1: without any answer).
+    connection after so many bytes of the body (0: after the headers; -1: without any answer). ``piece`` sends so many
+    bytes at a time, with a ``pause`` (seconds) after each; an ``endless`` answer begins its body anew for ever.
     """
 
     status: int | None = None
@@ -102,6 +104,18 @@ class Reply:
     cut_after: int | None = None
     indent: int | None = None
     gzipped: bool = False
+    piece: int | None = None
+    pause: float = 0.0
+    endless: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer that was sent off: to which request (its ``number``), ``at`` which unix time, with which status."""
+
+    number: int
+    at: float
+    status: int
 
 
 Script = Callable[[Received], Reply]
@@ -172,6 +186,26 @@ def reset(after: int = 10) -> Reply:
     return Reply(cut_after=after)
 
 
+def trickle(piece: int = 16, pause: float = 0.05) -> Reply:
+    """Answer well, a few bytes at a time with pauses (seconds) in between."""
+    return Reply(piece=piece, pause=pause)
+
+
+def stalled(after: int = 10) -> Reply:
+    """Begin a good answer and never go on after so many bytes."""
+    return Reply(piece=after, pause=_FOR_EVER)
+
+
+def endless(piece: bytes = b" " * 65_536, pause: float = 0.001) -> Reply:
+    """Answer with a body without an end, a piece after each pause (seconds)."""
+    return replace(raw(piece), piece=len(piece), pause=pause, endless=True)
+
+
+def wrong_type(content_type: str = "text/plain") -> Reply:
+    """Answer well, but call it something else."""
+    return Reply(headers={"content-type": content_type})
+
+
 def in_turn(*replies: Reply) -> Script:
     """Answer the first try of each request with the first reply, its second with the second; the last one repeats.
 
@@ -209,6 +243,7 @@ class ScriptedUpstream:
         self._script = _as_script(script or answer())
         self._arrived = threading.Condition()
         self._received: list[Received] = []
+        self._answered: list[Answered] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -246,6 +281,12 @@ class ScriptedUpstream:
         """The requests that want an answer of a model: all but the questions for the list of models."""
         return tuple(received for received in self.received if received.method == "POST")
 
+    @property
+    def answered(self) -> tuple[Answered, ...]:
+        """Every whole answer so far, in the order in which they were sent; the client may be gone by then."""
+        with self._arrived:
+            return tuple(self._answered)
+
     def wait_for(self, count: int, timeout: float = 10.0) -> tuple[Received, ...]:
         """Wait until so many requests for a model have arrived, and give them. Raises ``TimeoutError``."""
         with self._arrived:
@@ -258,6 +299,7 @@ class ScriptedUpstream:
         """Empty the record."""
         with self._arrived:
             self._received.clear()
+            self._answered.clear()
 
     def start(self) -> None:
         """Listen. Raises ``OSError`` if the port is taken."""
@@ -316,6 +358,10 @@ class ScriptedUpstream:
             self._received.append(received)
             self._arrived.notify_all()
         return received
+
+    def _note_answer(self, number: int, status: int) -> None:
+        with self._arrived:
+            self._answered.append(Answered(number=number, at=time.time(), status=status))
 
     def _reply_to(self, received: Received) -> Reply:
         if received.method == "GET" and received.path.endswith("/models"):
@@ -397,19 +443,34 @@ class _Connection(asyncio.Protocol):
         if reply.gzipped:
             body = gzip.compress(body)
             headers["content-encoding"] = "gzip"
-        self._send(status, headers | dict(reply.headers), body, reply.cut_after)
-
-    def _send(self, status: int, headers: Mapping[str, str], body: bytes, cut_after: int | None) -> None:
-        if cut_after is not None and cut_after < 0:
-            self._reset()
+        headers["transfer-encoding" if reply.endless else "content-length"] = (
+            "chunked" if reply.endless else str(len(body))
+        )
+        head = _head(status, headers | dict(reply.headers))
+        if reply.cut_after is not None:
+            self._cut(head + body[: max(reply.cut_after, 0)] if reply.cut_after >= 0 else b"")
             return
-        lines = [f"HTTP/1.1 {status} {_phrase(status)}", f"content-length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-        if cut_after is None:
+        if reply.piece is not None:
+            await self._send_slowly(head, body, reply, reply.piece)
+        else:
             self._transport.write(head + body)
-            return
-        self._transport.write(head + body[:cut_after])
+        # What is written to a connection that is gone was not an answer.
+        if not self._transport.is_closing():
+            self._upstream._note_answer(received.number, status)  # noqa: SLF001 - the same
+
+    async def _send_slowly(self, head: bytes, body: bytes, reply: Reply, piece: int) -> None:
+        self._transport.write(head)
+        while not self._transport.is_closing():
+            for start in range(0, len(body), piece):
+                part = body[start : start + piece]
+                self._transport.write(b"%x\r\n%s\r\n" % (len(part), part) if reply.endless else part)
+                await asyncio.sleep(reply.pause)
+            if not reply.endless:
+                return
+
+    def _cut(self, beginning: bytes) -> None:
+        if beginning:
+            self._transport.write(beginning)
         self._reset()
 
     def _reset(self) -> None:
@@ -421,6 +482,11 @@ class _Connection(asyncio.Protocol):
 
 def _as_script(reply: Reply | Script) -> Script:
     return (lambda _: reply) if isinstance(reply, Reply) else reply
+
+
+def _head(status: int, headers: Mapping[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_phrase(status)}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
 
 def _compact(content: object) -> bytes:

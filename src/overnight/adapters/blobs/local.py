@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from overnight.adapters.disk import sync_folder
+from overnight.crash_points import reached
 from overnight.ports.blobs import StorageFull
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class LocalWriter:
     def _commit(self) -> None:
         _write(self._file, self._batch[: self._filled])
         self._filled = 0
+        reached("blob.written")
         os.fsync(self._file.fileno())
         _publish(self._temporary, self._final)
 
@@ -137,6 +139,7 @@ class LocalBlobs:
 
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+        reached("blob.deleted")
 
     def _path(self, key: str) -> Path:
         return self._root / key
@@ -180,8 +183,11 @@ def _place(temporary: Path, final: Path) -> None:
 
 
 def _publish(temporary: Path, final: Path) -> None:
+    reached("blob.synced")
     if not final.parent.is_dir():
         final.parent.mkdir(parents=True, exist_ok=True)
         sync_folder(final.parent.parent)
     temporary.rename(final)
+    reached("blob.renamed")
     sync_folder(final.parent)
+    reached("blob.placed")

@@ -18,6 +18,7 @@ import msgspec
 from overnight.adapters.disk import sync_folder
 from overnight.adapters.results.committing import GroupCommitLog, Note, Recovery, committing
 from overnight.adapters.results.segment import SegmentWriter, WriterThread
+from overnight.crash_points import reached
 from overnight.domain.frame import MAGIC, Segment, scan
 from overnight.domain.ids import BatchId
 
@@ -64,6 +65,7 @@ class LocalResultLogs:
 
     async def delete(self, batch_id: BatchId) -> None:
         await asyncio.to_thread(shutil.rmtree, self._root / batch_id, ignore_errors=True)
+        reached("log.deleted")
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -126,5 +128,7 @@ def _write_pin(pin: Path, segments: list[Segment]) -> None:
         file.write(msgspec.json.encode(segments))
         file.flush()
         os.fsync(file.fileno())
+    reached("log.pin_written")
     temporary.rename(pin)
     sync_folder(pin.parent)
+    reached("log.pinned")

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from overnight.adapters.disk import sync_folder
+from overnight.crash_points import reached
 from overnight.domain.frame import MAGIC
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class SegmentWriter:
             except OSError:
                 self._ahead = False
                 raise
+        reached("log.written")
         try:
             os.fdatasync(file.number)
         except OSError:
@@ -129,6 +131,7 @@ class SegmentWriter:
             del self._frames[:count]
             self._written -= count
             self._ahead = True
+        reached("log.synced")
 
     def _write(self) -> _File:
         file = self._file or self._create()
@@ -152,6 +155,7 @@ class SegmentWriter:
         os.pwrite(file.number, MAGIC, 0)
         os.fsync(file.number)
         sync_folder(self._folder)
+        reached("log.segment_created")
         self._file = file
         self._end = len(MAGIC)
         return file

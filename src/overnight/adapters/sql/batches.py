@@ -10,6 +10,7 @@ from sqlalchemy import insert, select, update
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
 from overnight.adapters.sql.tables import files as files_table
+from overnight.crash_points import reached
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.result import Tally
 from overnight.ports.batches import Page
@@ -36,6 +37,7 @@ class SqlBatches:
     async def add(self, batch: Batch) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(insert(batches).values(to_row(batch)))
+        reached("batch.added")
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         query = select(batches).where(batches.c.id == batch_id, batches.c.resource == resource)
@@ -63,12 +65,14 @@ class SqlBatches:
                 return False
             for file in files:
                 await connection.execute(insert(files_table).values(to_row(file)))
+        reached(f"batch.{new.status}")
         return True
 
     async def record_progress(self, batch: Batch, tally: Tally) -> bool:
         values = to_row(tally)
         async with self._database.transaction() as connection:
             written = await connection.execute(update(batches).where(*_is(batch)).values(values))
+        reached("batch.progress_recorded")
         return written.rowcount == 1
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
@@ -95,6 +99,7 @@ class SqlBatches:
             if (await connection.execute(taking)).rowcount != 1:
                 return None
             row = (await connection.execute(select(batches).where(batches.c.id == seen.id))).mappings().one()
+        reached("batch.claimed")
         return to_record(Batch, dict(row))
 
     async def renew(self, batch: Batch, worker: WorkerId, *, until: float) -> Batch | None:
@@ -103,6 +108,7 @@ class SqlBatches:
             if (await connection.execute(renewing)).rowcount != 1:
                 return None
             row = (await connection.execute(select(batches).where(batches.c.id == batch.id))).mappings().one()
+        reached("batch.renewed")
         return to_record(Batch, dict(row))
 
     async def release(self, batch: Batch, worker: WorkerId, *, until: float = 0.0) -> None:
@@ -110,6 +116,7 @@ class SqlBatches:
         releasing = giving_back.values(worker=None, lease_until=until)
         async with self._database.transaction() as connection:
             await connection.execute(releasing)
+        reached("batch.released")
 
     async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
         query = select(batches.c.id).where(batches.c.id.in_(batch_ids), batches.c.status.in_(_ACTIVE))
@@ -120,6 +127,7 @@ class SqlBatches:
             await connection.execute(
                 update(batches).where(batches.c.worker == worker).values(worker=None, lease_until=0)
             )
+        reached("worker.claims_released")
 
 
 def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -8,6 +8,7 @@ from sqlalchemy import delete, exists, func, insert, or_, select, update
 
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches, files, parts, uploads
+from overnight.crash_points import reached
 from overnight.domain.batch import ACTIVE
 from overnight.domain.file import File, Purpose
 from overnight.domain.upload import Part, Upload, UploadStatus
@@ -31,6 +32,7 @@ class SqlFiles:
     async def add(self, file: File) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(insert(files).values(to_row(file)))
+        reached("file.added")
 
     async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
         query = select(files).where(files.c.id == file_id, files.c.resource == resource, *_visible(now))
@@ -67,7 +69,9 @@ class SqlFiles:
             .values(deleted_at=int(now))
         )
         async with self._database.transaction() as connection:
-            return (await connection.execute(deleting)).rowcount == 1
+            deleted = (await connection.execute(deleting)).rowcount == 1
+        reached("file.deleted")
+        return deleted
 
     async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
         query = select(func.count().label("number")).where(
@@ -93,6 +97,7 @@ class SqlFiles:
     async def forget_bytes(self, file: File) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(update(files).where(files.c.id == file.id).values(bytes_removed=1))
+        reached("file.bytes_forgotten")
 
 
 def _visible(now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -108,6 +113,7 @@ class SqlUploads:
     async def add(self, upload: Upload) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(insert(uploads).values(to_row(upload)))
+        reached("upload.added")
 
     async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
         query = select(uploads).where(uploads.c.id == upload_id, uploads.c.resource == resource)
@@ -121,6 +127,7 @@ class SqlUploads:
                 return False
             if file is not None:
                 await connection.execute(insert(files).values(to_row(file)))
+        reached(f"upload.{new.status}")
         return True
 
     async def add_part(self, part: Part) -> bool:
@@ -131,6 +138,7 @@ class SqlUploads:
             if (await connection.execute(locking)).rowcount != 1:
                 return False
             await connection.execute(insert(parts).values(to_row(part)))
+        reached("upload.part_added")
         return True
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
@@ -153,3 +161,4 @@ class SqlUploads:
     async def forget_parts(self, upload: Upload) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(delete(parts).where(parts.c.upload_id == upload.id))
+        reached("upload.parts_forgotten")

@@ -89,7 +89,7 @@ class Service:
         body = {"input_file_id": file_id, "endpoint": "/chat/completions", "completion_window": "24h"}
         return str(self.call("POST", "/openai/batches", body)["id"])
 
-    def until(self, batch_id: str, *statuses: str, every: float = 0.02) -> dict[str, Any]:
+    def until(self, batch_id: str, *statuses: str, every: float = 0.05) -> dict[str, Any]:
         """Poll until the batch has one of the statuses."""
         while True:
             batch = self.call("GET", f"/openai/batches/{batch_id}")

@@ -27,7 +27,7 @@ def test_a_server_that_is_not_there_is_left_alone_at_once() -> None:
     """The other requests would only find out the same."""
     breaker = opened(at=100.0)
 
-    assert breaker.free_at() == 100.5
+    assert breaker.free_at == 100.5
     assert breaker.problem == DETAIL
 
 
@@ -39,7 +39,7 @@ def test_one_failure_says_little_and_five_more_enough(trouble: Trouble) -> None:
     first = breaker.failed(trouble, 99.0, 99.9, detail=DETAIL)
 
     assert [first, *(fail(breaker, trouble, 100.0 + number) for number in range(5))] == [False] * 5 + [True]
-    assert breaker.free_at() == 104.5
+    assert breaker.free_at == 104.5
 
 
 def test_failures_among_many_requests_that_are_under_way_are_no_outage() -> None:
@@ -87,7 +87,7 @@ def test_the_server_is_left_alone_for_as_long_as_it_asks() -> None:
     for number in range(5):
         fail(breaker, Trouble.REFUSING, 100.0 + number, wait=20.0)
 
-    assert breaker.free_at() == 124.0
+    assert breaker.free_at == 124.0
 
 
 def test_after_the_pause_one_request_probes_while_the_others_wait() -> None:
@@ -95,9 +95,9 @@ def test_after_the_pause_one_request_probes_while_the_others_wait() -> None:
     breaker = opened(at=100.0)
     breaker.sent(101.0)
 
-    assert breaker.free_at() == 102.0
+    assert breaker.free_at == 102.0
     breaker.succeeded(101.0)
-    assert breaker.free_at() == 0.0
+    assert breaker.free_at == 0.0
     assert breaker.problem is None
 
 
@@ -108,13 +108,13 @@ def test_pauses_double_while_probes_fail_and_start_anew_after_a_success() -> Non
     for number in range(6):
         now = 200.0 + 100 * number
         fail(breaker, Trouble.UNREACHABLE, now)
-        pauses.append(breaker.free_at() - now)
+        pauses.append(breaker.free_at - now)
 
     assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
     breaker.sent(900.0)
     breaker.succeeded(900.0)
     fail(breaker, Trouble.UNREACHABLE, 901.0)
-    assert breaker.free_at() == 901.5
+    assert breaker.free_at == 901.5
 
 
 def test_a_probe_that_takes_long_lets_others_follow_and_the_first_failure_ends_that() -> None:
@@ -124,20 +124,20 @@ def test_a_probe_that_takes_long_lets_others_follow_and_the_first_failure_ends_t
     breaker.sent(102.0)
     breaker.sent(102.0)
 
-    assert breaker.free_at() == 0.0
+    assert breaker.free_at == 0.0
     assert breaker.problem == DETAIL
     assert breaker.failed(Trouble.UNREACHABLE, 102.0, 103.0, detail=DETAIL)
-    assert breaker.free_at() == 104.0
+    assert breaker.free_at == 104.0
 
 
 def test_requests_from_before_the_pause_neither_end_nor_prolong_it() -> None:
     """They tell of the time before."""
     breaker = opened(at=100.0)
-    before = breaker.free_at()
+    before = breaker.free_at
     breaker.succeeded(99.0)
 
     assert not breaker.failed(Trouble.UNREACHABLE, 99.0, 100.4, detail=DETAIL)
-    assert breaker.free_at() == before
+    assert breaker.free_at == before
     breaker.sent(101.0)
     assert not breaker.failed(Trouble.UNREACHABLE, 99.5, 101.2, detail=DETAIL)
 
@@ -148,12 +148,12 @@ def test_errors_that_no_pause_helps_against_are_the_requests_own() -> None:
     now = 100.0
     pauses = 0
     for _ in range(200):
-        now = max(now, breaker.free_at())
+        now = max(now, breaker.free_at)
         pauses += fail(breaker, Trouble.FAILING, now)
 
     assert pauses == 8
     assert now < 200.0
-    assert breaker.free_at() == 0.0
+    assert breaker.free_at == 0.0
     assert fail(breaker, Trouble.UNREACHABLE, now)
 
 
@@ -163,12 +163,12 @@ def test_it_is_never_closed_for_longer_than_it_says(steps: list[tuple[Trouble | 
     breaker = Breaker()
     now = 100.0
     for trouble, pause, took in steps:
-        now = max(now + pause, breaker.free_at())
+        now = max(now + pause, breaker.free_at)
         breaker.sent(now)
         if trouble is None:
             breaker.succeeded(now)
         else:
             breaker.failed(trouble, now, now + took, detail=DETAIL)
 
-        assert breaker.free_at() <= now + took + 15.0
-        assert (breaker.problem is None) <= (breaker.free_at() <= now + took)
+        assert breaker.free_at <= now + took + 15.0
+        assert (breaker.problem is None) <= (breaker.free_at <= now + took)

@@ -28,14 +28,14 @@ class _State(Enum):
 class Breaker:
     """Told of each request how it began and ended. Times are seconds of one clock.
 
-    Closed, all requests pass. Open, none does until ``free_at``. Then one may probe. Unless the probe fails, others
-    follow on trial, until a request that began since has succeeded.
+    ``free_at`` says from when on a request may start. Closed, all requests pass. Open, none does until then, and then
+    one may probe. Unless the probe fails, others follow on trial, until a request that began since has succeeded.
     """
 
     def __init__(self) -> None:
         self.problem: str | None = None
+        self.free_at = 0.0
         self._state = _State.CLOSED
-        self._until = 0.0
         self._pause = _FIRST_PAUSE
         self._probes = 0
         self._watching = False
@@ -43,20 +43,16 @@ class Breaker:
         self._failures = 0
         self._sent = 0
 
-    def free_at(self) -> float:
-        """Say from when on a request may start."""
-        return self._until if self._state in {_State.OPEN, _State.PROBING} else 0.0
-
     def sent(self, now: float) -> None:
         """Note that a request starts, which ``free_at`` allows."""
-        if self._state is _State.CLOSED:
-            self._sent += 1
-        elif self._state is _State.OPEN:
+        self._sent += 1
+        if self._state is _State.OPEN:
             self._state = _State.PROBING
             self._watched_since = now
-            self._until = now + _PATIENCE
+            self.free_at = now + _PATIENCE
         elif self._state is _State.PROBING:
             self._state = _State.TRIAL
+            self.free_at = 0.0
 
     def succeeded(self, began: float) -> None:
         """Note an answer, good or bad, that tells of a server in order."""
@@ -65,6 +61,7 @@ class Breaker:
         self._watching = False
         if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
+            self.free_at = 0.0
             self.problem = None
             self._pause = _FIRST_PAUSE
             self._probes = 0
@@ -75,7 +72,7 @@ class Breaker:
             return False
         if self._gives_way(trouble):
             return False
-        self._until = now + (self._pause if wait is None else wait)
+        self.free_at = now + (self._pause if wait is None else wait)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         self._state = _State.OPEN
         self._watching = False
@@ -102,4 +99,5 @@ class Breaker:
         if self._probes < _MOST_PROBES:
             return False
         self._state = _State.TRIAL
+        self.free_at = 0.0
         return True

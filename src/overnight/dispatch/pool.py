@@ -150,7 +150,7 @@ class Pool:
         return None
 
     def _free_at(self) -> float:
-        free_at = self._breaker.free_at()
+        free_at = self._breaker.free_at
         if self._requests is not None:
             free_at = max(free_at, self._requests.free_at())
         if self._tokens is not None:

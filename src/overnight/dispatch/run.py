@@ -153,7 +153,8 @@ class Run:
         """Note that a request is not in flight any more, once its outcome has been noted."""
         self._taken -= 1
         self._in_flight.discard(slot)
-        self._check_end()
+        if self.cause is not None:
+            self._check_end()
 
     def was_aborted(self, slot: asyncio.Task[None]) -> bool:
         """Say whether it was ``abort`` that cancelled a slot, which then goes on with other work."""

@@ -62,6 +62,7 @@ class HttpUpstream:
         self.capacity = capacity
         self._answer_bytes = settings.answer_bytes
         self._base_url = base_url
+        self._urls: dict[str, tuple[str, str]] = {}
         self._wire = _open_wire(settings)
 
     @property
@@ -71,7 +72,7 @@ class HttpUpstream:
 
     async def send(self, endpoint: str, body: bytes) -> Outcome:
         try:
-            reply = await self._wire.post(self._base_url() + canonical(endpoint).removeprefix("/v1"), body)
+            reply = await self._wire.post(self._url_of(endpoint), body)
         except WireError as error:
             return self._failure(error)
         headers = reply.headers
@@ -82,6 +83,13 @@ class HttpUpstream:
             request_id=None if request_id is None else request_id.decode("latin-1"),
             retry_after=None if reply.status < _FIRST_ERROR else _retry_after(reply),
         )
+
+    def _url_of(self, endpoint: str) -> str:
+        base = self._base_url()
+        known = self._urls.get(endpoint)
+        if known is None or known[0] != base:
+            known = self._urls[endpoint] = (base, base + canonical(endpoint).removeprefix("/v1"))
+        return known[1]
 
     async def models(self) -> list[str]:
         """Ask which models there are. Raises ``UpstreamProblem``."""

@@ -18,10 +18,12 @@ import httptools
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
 # In seconds. A server may drop a connection without a word that the network forgot: older ones are not trusted.
 _LONGEST_IDLE = 30.0
+_SHORTEST_LOOK = 0.02
+_LONGEST_LOOK = 0.25
 _PROBE_AFTER = 30
 _PROBES = 3
 # Heads, chunk sizes and trailers beside a body; what is over that is no answer of a model server.
@@ -85,39 +87,58 @@ class Wire:
         self._targets: dict[tuple[str, str], _Target] = {}
         self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
         self._open: set[_Connection] = set()
+        self._look: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
 
-    async def post(self, url: str, body: bytes) -> Reply:
+    def post(self, url: str, body: bytes) -> Coroutine[None, None, Reply]:
         """Send a body and give the answer. Raises ``WireError``."""
-        return await self._exchange("POST", url, body, self._timeout)
+        return self._exchange("POST", url, body, self._timeout)
 
-    async def get(self, url: str, *, timeout: float) -> Reply:  # noqa: ASYNC109 - it bounds the answer as `post`'s does
+    def get(self, url: str, *, timeout: float) -> Coroutine[None, None, Reply]:
         """Ask and give the answer. Raises ``WireError``."""
-        return await self._exchange("GET", url, b"", timeout)
+        return self._exchange("GET", url, b"", timeout)
 
     def close(self) -> None:
         """Close all connections; requests in flight end as ``BrokenOff``."""
         for connection in tuple(self._open):
             connection.abort()
         self._idle.clear()
+        if self._look is not None:
+            self._look.cancel()
 
     async def _exchange(self, method: str, url: str, body: bytes, seconds: float) -> Reply:
         target = self._targets.get((method, url)) or self._aim(method, url)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        connection = self._take(target.origin, began) or await self._connect(
-            target.origin, min(self._connect_timeout, seconds)
-        )
-        timer = loop.call_at(began + seconds, connection.time_out)
+        connection = self._take(target.origin, began)
+        if connection is None:
+            connection = await self._connect(loop, target.origin, min(self._connect_timeout, seconds))
+        connection.deadline = began + seconds
+        if self._look is None:
+            self._look_again(loop, seconds)
         try:
-            return await connection.exchange(target.head, body)
+            return await connection.send(loop, target.head, body)
         finally:
-            timer.cancel()
+            connection.rest()
             if connection.reusable:
                 connection.idle_since = loop.time()
                 self._idle[target.origin].append(connection)
             else:
                 connection.abort()
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Watch over the deadlines: one timer for all requests costs a twentieth of one for each."""
+        self._look = loop.call_later(min(max(seconds / 10, _SHORTEST_LOOK), _LONGEST_LOOK), self._end_overdue, loop)
+
+    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._look = None
+        now = loop.time()
+        busy = [connection for connection in self._open if connection.busy]
+        for connection in busy:
+            if now >= connection.deadline:
+                connection.time_out()
+        if busy:
+            self._look_again(loop, min(connection.deadline for connection in busy) - now)
 
     def _take(self, origin: tuple[str, int, bool], now: float) -> _Connection | None:
         """Give the connection that was used last: the others may then grow old and be closed."""
@@ -129,13 +150,15 @@ class Wire:
             connection.abort()
         return None
 
-    async def _connect(self, origin: tuple[str, int, bool], seconds: float) -> _Connection:
+    async def _connect(
+        self, loop: asyncio.AbstractEventLoop, origin: tuple[str, int, bool], seconds: float
+    ) -> _Connection:
         host, port, secure = origin
         self._idle.setdefault(origin, [])
         make = partial(_Connection, self._answer_bytes, self._open)
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
+                _, connection = await loop.create_connection(
                     make, host, port, ssl=self._tls_context() if secure else None
                 )
         except TimeoutError as error:
@@ -166,6 +189,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, answer_bytes: int, opened: set[_Connection]) -> None:
         self.idle_since = 0.0
+        self.deadline = 0.0
         self._answer_bytes = answer_bytes
         self._opened = opened
         self._transport: asyncio.Transport | None = None
@@ -187,23 +211,29 @@ class _Connection(asyncio.Protocol):
         """Whether another request may be sent."""
         return self._kept and not self._lost and self._waiter is None
 
-    async def exchange(self, head: bytes, body: bytes) -> Reply:
-        """Send one request and give its answer. Raises ``WireError``."""
-        transport = self._transport
-        if transport is None or self._lost:
-            raise BrokenOff("connection closed")
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._waiter is not None
+
+    def send(self, loop: asyncio.AbstractEventLoop, head: bytes, body: bytes) -> asyncio.Future[Reply]:
+        """Send one request; its answer, or a ``WireError``, comes later. ``rest`` follows in any case."""
         self._clear()
         self._kept = False
-        self._waiter = asyncio.get_running_loop().create_future()
-        if len(body) <= _WRITTEN_AT_ONCE:
+        waiter = self._waiter = loop.create_future()
+        transport = self._transport
+        if transport is None or self._lost:
+            waiter.set_exception(BrokenOff("connection closed"))
+        elif len(body) <= _WRITTEN_AT_ONCE:
             transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         else:
             transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
             transport.write(body)
-        try:
-            return await self._waiter
-        finally:
-            self._waiter = None
+        return waiter
+
+    def rest(self) -> None:
+        """Have no request under way any more."""
+        self._waiter = None
 
     def time_out(self) -> None:
         """End the request: its time is over."""

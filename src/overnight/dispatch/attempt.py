@@ -49,7 +49,10 @@ class Attempts:
         try:
             if not run.entered(slot):
                 return None
-            outcome = await _send(run, request, upstream)
+            try:
+                outcome = examine(await upstream.send(run.batch.endpoint, request.body))
+            except Exception as error:  # noqa: BLE001 - attempt boundary: one odd request must not end the others
+                outcome = _odd(run, request, upstream, error)
             self._settle(run, request, attempt, outcome, upstream)
         except asyncio.CancelledError:
             if run.was_aborted(slot):
@@ -57,7 +60,8 @@ class Attempts:
             raise
         finally:
             run.left(slot)
-        await run.room()
+        if run.log_is_full:
+            await run.room()
         return outcome
 
     def _settle(self, run: Run, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:
@@ -83,13 +87,10 @@ class Attempts:
                 log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=upstream.name)
 
 
-async def _send(run: Run, request: Request, upstream: Upstream) -> Outcome:
-    try:
-        return examine(await upstream.send(run.batch.endpoint, request.body))
-    except Exception as error:  # attempt boundary: one odd request must not end the others
-        log.exception("attempt.broke", batch_id=run.batch.id, line=request.line, upstream=upstream.name)
-        detail = f"The request could not be sent ({type(error).__name__})."
-        return Failure(fault=Fault.BROKEN_OFF, detail=detail)
+def _odd(run: Run, request: Request, upstream: Upstream, error: Exception) -> Failure:
+    log.error("attempt.broke", batch_id=run.batch.id, line=request.line, upstream=upstream.name, exc_info=error)
+    detail = f"The request could not be sent ({type(error).__name__})."
+    return Failure(fault=Fault.BROKEN_OFF, detail=detail)
 
 
 def _log_retry(run: Run, attempt: Attempt, outcome: Outcome, upstream: Upstream, after: float) -> None:

@@ -168,21 +168,22 @@ class Pool:
 
     def _note(self, outcome: Outcome, taken: _Taken) -> None:
         now, began = self._clock.ticks(), taken.began
-        if self._tokens is not None and isinstance(outcome, Answer) and outcome.succeeded:
-            self._tokens.give_back(taken.reserved - outcome.usage.total_tokens)
         trouble = trouble_of(outcome)
+        if trouble is None:
+            self._limiter.succeeded(began, now, self.in_flight < self._limiter.limit)
+            self._note_success(outcome, taken)
+            return
         if overloaded(outcome):
             self._limiter.refused(began, now)
-        elif trouble is not Trouble.UNREACHABLE:
+        elif trouble is Trouble.FAILING:
             self._limiter.succeeded(began, now, self.in_flight < self._limiter.limit)
-        if trouble is None:
-            self._note_success(began)
-        else:
-            self._note_trouble(trouble, outcome, began, now)
+        self._note_trouble(trouble, outcome, began, now)
 
-    def _note_success(self, began: float) -> None:
+    def _note_success(self, outcome: Outcome, taken: _Taken) -> None:
+        if self._tokens is not None and isinstance(outcome, Answer) and outcome.succeeded:
+            self._tokens.give_back(taken.reserved - outcome.usage.total_tokens)
         problem = self._breaker.problem
-        self._breaker.succeeded(began)
+        self._breaker.succeeded(taken.began)
         if problem is not None and self._breaker.problem is None:
             log.info("upstream.back", upstream=self.name)
 

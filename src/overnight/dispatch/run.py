@@ -173,6 +173,11 @@ class Run:
         if self._log is not None:
             self._log.append(result)
 
+    @property
+    def log_is_full(self) -> bool:
+        """Whether so many bytes wait for their commit that ``room`` waits."""
+        return self._log is not None and self._log.full
+
     async def room(self) -> None:
         """Wait while too many bytes wait for their commit."""
         if self._log is not None:

@@ -113,6 +113,8 @@ def trouble_of(outcome: Outcome) -> Trouble | None:
         if outcome.fault is Fault.TOO_LARGE:
             return None
         return Trouble.UNREACHABLE if never_arrived(outcome) else Trouble.FAILING
+    if outcome.succeeded:
+        return None
     if outcome.status in OVERLOADED:
         return Trouble.REFUSING
     return Trouble.FAILING if outcome.status in SERVER_ERRORS and is_retried(outcome.status) else None

@@ -22,6 +22,8 @@ class ResultLog(Protocol):
     """The log of one epoch of one batch, open for appending."""
 
     recovered: Recovered
+    full: bool
+    """Whether so many bytes wait for their commit that ``room`` waits."""
 
     def append(self, result: Result) -> None:
         """Hand over a result. It is durable, and counts, only once ``on_durable`` was told of it."""

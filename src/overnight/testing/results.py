@@ -48,6 +48,7 @@ class MemoryLog:
         self, kept: Kept, epoch: int, recovered: Recovered, on_durable: Callable[[Tally], None], held: asyncio.Event
     ) -> None:
         self.recovered = recovered
+        self.full = False
         self._segment = kept.segments.setdefault(epoch, bytearray(MAGIC))
         self._on_durable = on_durable
         self._held = held

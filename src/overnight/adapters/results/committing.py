@@ -72,6 +72,7 @@ class GroupCommitLog:
         self._clean.set()
         self._roomy = asyncio.Event()
         self._roomy.set()
+        self.full = False
 
     def append(self, result: Result) -> None:
         if self._recorded[result.line]:
@@ -89,11 +90,11 @@ class GroupCommitLog:
         if waiting.size >= COMMIT_BYTES:
             self._full.set()
         if waiting.size >= _MOST_WAITING:
+            self.full = True
             self._roomy.clear()
 
     async def room(self) -> None:
-        if not self._roomy.is_set():
-            await self._roomy.wait()
+        await self._roomy.wait()
 
     async def flush(self) -> None:
         self._full.set()
@@ -110,13 +111,17 @@ class GroupCommitLog:
         finally:
             # Nobody may wait for a log that is gone.
             self._clean.set()
-            self._roomy.set()
+            self._make_room()
 
     def close(self) -> None:
         """Let ``keep_committing`` end after a last commit."""
         self._closing = True
         self._arrived.set()
         self._full.set()
+
+    def _make_room(self) -> None:
+        self.full = False
+        self._roomy.set()
 
     async def _gather(self) -> None:
         try:
@@ -134,7 +139,7 @@ class GroupCommitLog:
             self._on_durable(batchful.count.tally())
         if not self._waiting.results:
             self._clean.set()
-        self._roomy.set()
+        self._make_room()
 
     async def _make_durable(self, batchful: _Waiting) -> None:
         """Try until it is done: results that are here stay here while the store is full, broken or away."""

@@ -196,13 +196,14 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             await batches.release_all(dead)
         limits = settings.limits_by_flavour()
         attempts = Attempts(RetryPolicy(), clock, entropy)
+        router = Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock)
         parts = Parts(
             batches=batches,
             files=files,
             blobs=blobs,
             logs=results,
             deployments=catalogue,
-            router=Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock),
+            router=router,
             offload=offload,
             clock=clock,
             entropy=entropy,
@@ -218,7 +219,7 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
             batches=BatchService(batches, clock, entropy, limits, dispatcher),
             deployments=catalogue,
-            health=catalogue.health,
+            health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)

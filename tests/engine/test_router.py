@@ -7,6 +7,7 @@ from tests.engine.house import House, line, number_of
 
 from overnight.domain.deployment import Capacity
 from overnight.domain.retry import Failure, Fault
+from overnight.ports.upstream import UpstreamHealth
 from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, always, answer, deployment
 
 UNREACHABLE = Failure(fault=Fault.UNREACHABLE, detail="refused")
@@ -85,6 +86,24 @@ async def test_a_dead_upstream_is_probed_and_taken_back_while_others_work(house:
     assert (len(output), errors) == (80, [])
     assert len(lame.sent) > knocked + 8
     assert lame.most_in_flight == 4
+
+
+async def test_health_tells_of_limits_and_of_upstreams_left_alone(house: House) -> None:
+    """For whoever watches over the service."""
+    lame, sound = upstream(house, "lame", 4), upstream(house, "sound", 3)
+    lame.script = always(UNREACHABLE)
+    served_by(house, lame, sound)
+    await house.submit(80)
+    house.start()
+    await house.clock.advance(5)
+    assert house.dispatcher is not None
+    answered = [UpstreamHealth(name=one.name, url="u") for one in (lame, sound)]
+    told = house.dispatcher._parts.router.health(answered)  # noqa: SLF001 - as `GET /ready` asks it
+
+    assert told == [
+        UpstreamHealth(name=lame.name, url="u", problem="refused", in_flight=0, limit=4),
+        UpstreamHealth(name=sound.name, url="u", in_flight=3, limit=3),
+    ]
 
 
 async def test_a_server_that_refuses_everything_is_left_alone_as_long_as_it_asks(house: House) -> None:

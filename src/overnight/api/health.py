@@ -29,7 +29,13 @@ def health_routes(services: Services, problem: Callable[[], Awaitable[str | None
             status="not ready" if found else "ok",
             version=__version__,
             upstreams=[
-                UpstreamState(name=upstream.name, answers=upstream.problem is None, problem=upstream.problem)
+                UpstreamState(
+                    name=upstream.name,
+                    answers=upstream.problem is None,
+                    problem=upstream.problem,
+                    in_flight=upstream.in_flight,
+                    limit=upstream.limit,
+                )
                 for upstream in services.health()
             ],
             waiting=_add_up(troubles),

@@ -378,11 +378,16 @@ class DeploymentList(BaseModel):
 
 
 class UpstreamState(BaseModel):
-    """Whether an upstream answers; ``problem`` says why not."""
+    """Whether an upstream answers; ``problem`` says why not, or why it is left alone.
+
+    ``limit`` is how many requests it may have in flight now, as far as the service has found out.
+    """
 
     name: str
     answers: bool
     problem: str | None
+    in_flight: int = 0
+    limit: int = 0
 
 
 class Waiting(BaseModel):

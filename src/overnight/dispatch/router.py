@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from overnight.dispatch.run import Run
     from overnight.domain.deployment import UpstreamName
     from overnight.ports.clock import Clock
+    from overnight.ports.upstream import UpstreamHealth
 
 
 class Router:
@@ -40,6 +43,15 @@ class Router:
         """Take a batch away."""
         for name in upstreams:
             self._pools[name].remove(run)
+
+    def health(self, answered: Iterable[UpstreamHealth]) -> list[UpstreamHealth]:
+        """Add to how upstreams answered when they were asked for their models what their requests tell."""
+        return [self._seen(state) for state in answered]
+
+    def _seen(self, state: UpstreamHealth) -> UpstreamHealth:
+        pool = self._pools[state.name]
+        problem = state.problem or pool.problem
+        return msgspec.structs.replace(state, problem=problem, in_flight=pool.in_flight, limit=pool.limit)
 
     async def _keep_offering(self) -> None:
         """Hand out requests when there is room that no pool fills by itself: new batches, retries, ends of pauses."""

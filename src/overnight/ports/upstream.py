@@ -38,8 +38,13 @@ class Deployments(Protocol):
 
 
 class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """How an upstream answered when it was last asked for its models; ``problem`` is ``None`` when it did."""
+    """How an upstream does. ``problem`` says why it does not answer or is left alone; ``None`` if all is well.
+
+    ``limit`` is how many requests it may have in flight now, as far as has been found out.
+    """
 
     name: UpstreamName
     url: str
     problem: str | None = None
+    in_flight: int = 0
+    limit: int = 0

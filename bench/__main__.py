@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import big_file, dispatch, heavy_tail, log, polling, recovery
+from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery
 from bench.figures import Figure, show
 
 BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
     "dispatch": dispatch.run,
     "heavy-tail": heavy_tail.run,
+    "embedded": embedded.run,
     "big-file": big_file.run,
     "log": log.run,
     "recovery": recovery.run,

@@ -22,20 +22,7 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ANSWER = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "m",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "An answer of a plausible length for a short chat. " * 2},
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 120, "completion_tokens": 17, "total_tokens": 137},
-}
+_SENTENCE = "An answer of a plausible length for a short chat. "
 
 # As long as those of SDKs.
 _BOUNDARY = b"d41d8cd98f00b204e9800998ecf8427e"
@@ -149,8 +136,11 @@ def service(folder: Path, *flags: str) -> Iterator[Service]:
 
 
 @contextmanager
-def nginx(folder: Path, *, log: bool = False) -> Iterator[str]:
-    """Run nginx with one static completion and give its base URL; with ``log``, the file ``seen`` tells each call."""
+def nginx(folder: Path, *, log: bool = False, sentences: int = 2) -> Iterator[str]:
+    """Run nginx with one static completion of 51 bytes a sentence beside 300 others, and give its base URL.
+
+    With ``log``, the file ``seen`` tells each call.
+    """
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(program).exists():
         sys.exit("error: nginx is missing\n\nhint: apt-get install nginx-light")
@@ -158,13 +148,27 @@ def nginx(folder: Path, *, log: bool = False) -> Iterator[str]:
     port = free_port()
     config = folder / "nginx.conf"
     access_log = f"{folder}/seen seen" if log else "off"
-    config.write_text(_NGINX.format(folder=folder, port=port, answer=json.dumps(_ANSWER), log=access_log))
+    config.write_text(
+        _NGINX.format(folder=folder, port=port, answer=json.dumps(_completion(sentences)), log=access_log)
+    )
     with subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             wait_for(port)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
+
+
+def _completion(sentences: int) -> dict[str, object]:
+    message = {"role": "assistant", "content": _SENTENCE * sentences}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 120, "completion_tokens": 17, "total_tokens": 137},
+    }
 
 
 def free_port() -> int:

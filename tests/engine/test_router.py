@@ -140,11 +140,12 @@ async def test_a_refusal_now_and_then_is_the_matter_of_its_request(house: House)
     assert house.clock.now() - began < 400 / 8 + 55
 
 
-async def test_an_engine_that_broke_costs_no_request_its_tries(house: House) -> None:
-    """A server that answers everything with 500 for a minute is out of order, not the requests."""
-    until = house.clock.now() + 40
+@pytest.mark.parametrize(("status", "seconds"), [(500, 10), (502, 50)])
+async def test_a_server_out_of_order_costs_no_request_its_tries(house: House, status: int, seconds: int) -> None:
+    """One that fails everything it is asked, and longer if only a proxy is left to answer for it."""
+    until = house.clock.now() + seconds
     house.upstream.capacity = capacity(16)
-    house.upstream.script = lambda sent: Reply(outcome=answer(500 if sent.at < until else 200), delay=0.2)
+    house.upstream.script = lambda sent: Reply(outcome=answer(status if sent.at < until else 200), delay=0.2)
     batch = await house.submit(300)
     house.start()
 

@@ -342,6 +342,8 @@ RESULTS = st.builds(
         (Answer(status=429, body=b""), Trouble.REFUSING, True),
         (Answer(status=503, body=b""), Trouble.REFUSING, True),
         (Answer(status=500, body=b""), Trouble.FAILING, False),
+        (Answer(status=502, body=b""), Trouble.AWAY, False),
+        (Answer(status=504, body=b""), Trouble.AWAY, False),
         (Failure(fault=Fault.UNREACHABLE), Trouble.UNREACHABLE, False),
         (Failure(fault=Fault.TIMEOUT), Trouble.FAILING, True),
         (Failure(fault=Fault.BROKEN_OFF), Trouble.FAILING, False),

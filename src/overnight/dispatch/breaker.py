@@ -14,8 +14,9 @@ _PATIENCE = 1.0
 # since are counted, sent and failed: failures come sooner than answers, so of older ones they say nothing.
 _FAILURES = 5
 _SHARE = 0.8
-# A server that still answers with errors after so many probes is not down: its errors are about the requests.
-_MOST_PROBES = 8
+# A server that still answers with errors after so many probes is not down: its errors are about the requests. One that
+# a proxy speaks for may be starting, which takes a model server a minute.
+_MOST_PROBES = {Trouble.FAILING: 5, Trouble.AWAY: 8}
 
 
 class _State(Enum):
@@ -93,10 +94,10 @@ class Breaker:
 
     def _gives_way(self, trouble: Trouble) -> bool:
         """Let errors pass which may be the requests' own: a batch of poison must end, too."""
-        if trouble is not Trouble.FAILING:
+        if trouble not in _MOST_PROBES:
             return False
         self._probes += self._state is not _State.CLOSED
-        if self._probes < _MOST_PROBES:
+        if self._probes < _MOST_PROBES[trouble]:
             return False
         self._state = _State.TRIAL
         self.free_at = 0.0

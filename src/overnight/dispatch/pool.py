@@ -175,7 +175,7 @@ class Pool:
             return
         if overloaded(outcome):
             self._limiter.refused(began, now)
-        elif trouble is Trouble.FAILING:
+        elif trouble is not Trouble.UNREACHABLE:
             self._limiter.succeeded(began, now, self.in_flight < self._limiter.limit)
         self._note_trouble(trouble, outcome, began, now)
 

@@ -52,6 +52,8 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 NOT_IMPLEMENTED = 501
 SERVER_ERRORS = range(500, 600)
 OVERLOADED = frozenset({429, 503})
+# What a proxy says when the server behind it is not there.
+GATEWAY_ERRORS = frozenset({502, 504})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ class Trouble(StrEnum):
 
     UNREACHABLE = "unreachable"
     REFUSING = "refusing"
+    AWAY = "away"
     FAILING = "failing"
 
 
@@ -117,6 +120,8 @@ def trouble_of(outcome: Outcome) -> Trouble | None:
         return None
     if outcome.status in OVERLOADED:
         return Trouble.REFUSING
+    if outcome.status in GATEWAY_ERRORS:
+        return Trouble.AWAY
     return Trouble.FAILING if outcome.status in SERVER_ERRORS and is_retried(outcome.status) else None
 
 

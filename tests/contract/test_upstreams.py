@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from overnight.adapters.upstreams import wire
 from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream, UpstreamProblem
 from overnight.domain.deployment import Capacity, UpstreamName
 from overnight.domain.result import Answer
@@ -160,6 +161,23 @@ async def test_as_many_connections_as_requests_in_flight() -> None:
 
     assert [Answer(status=200, body=BODY)] * 20 == answers
     assert server.connections == 20
+
+
+async def test_many_answers_at_once_all_arrive_though_their_servers_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some wait for their turn of the loop, and their connections may be gone by then."""
+    monkeypatch.setattr(wire, "_ANSWERS_A_TURN", 1)
+    gate = asyncio.Barrier(20)
+
+    async def handle(body: bytes, writer: Writer) -> None:
+        await gate.wait()
+        writer.write(plain(body))
+        writer.close()
+
+    bodies = [b'{"n": %d}' % number for number in range(20)]
+    async with serving(handle) as (_, port), asking(port) as upstream:
+        answers = await asyncio.gather(*(upstream.send(CHAT, body) for body in bodies))
+
+    assert [Answer(status=200, body=body) for body in bodies] == answers
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from operator import eq, ge, gt, le, lt, ne
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
+from overnight.adapters.sql.database import Lookup
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
 from overnight.adapters.sql.tables import files as files_table
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from overnight.domain.listing import BatchQuery, Condition
 
 _ACTIVE = tuple(sorted(ACTIVE))
+_ONE = Lookup(select(batches).where(batches.c.id == bindparam("id"), batches.c.resource == bindparam("resource")))
 
 
 class SqlBatches:
@@ -40,8 +42,7 @@ class SqlBatches:
         reached("batch.added")
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
-        query = select(batches).where(batches.c.id == batch_id, batches.c.resource == resource)
-        row = await self._database.row(query)
+        row = await self._database.look_up(_ONE, id=batch_id, resource=resource)
         return None if row is None else to_record(Batch, row)
 
     async def page(self, resource: ResourceId, query: BatchQuery) -> Page[Batch] | None:

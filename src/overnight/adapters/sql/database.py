@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, literal, select, text
+from sqlalchemy import Engine, create_engine, event, inspect, literal, select, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -21,12 +21,25 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select
 
+NEWEST_VERSION = "0001"
+"""The newest of the migrations; with a database of this version there is nothing to do at the start."""
+
 _BUSY_MILLISECONDS = 10_000
 
 
 def sqlite_file(data_dir: Path) -> Path:
     """Say where the database of a data folder is."""
     return data_dir / "overnight.db"
+
+
+class Lookup:
+    """A query for one row by its keys, which are its ``bindparam``s, put into SQL once: it is asked again and again."""
+
+    def __init__(self, query: Select[Any]) -> None:
+        compiled = query.compile(dialect=sqlite.dialect(paramstyle="named"))
+        self.query = query
+        self.sql = str(compiled)
+        self.columns = tuple(column.name for column in query.selected_columns)
 
 
 class Database:
@@ -44,6 +57,7 @@ class Database:
             f"sqlite:///{path}", isolation_level="AUTOCOMMIT", pool_reset_on_return=None, hide_parameters=True
         )
         event.listen(self._reader, "connect", _prepare_reader)
+        self._looking: Any = None
         self._write_failed = False
 
     async def migrate(self) -> None:
@@ -53,6 +67,8 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._looking is not None:
+            self._looking.close()
         self._reader.dispose()
         await self._writer.dispose()
 
@@ -73,6 +89,16 @@ class Database:
     async def row(self, query: Select[Any]) -> Mapping[str, Any] | None:
         """Read the first row."""
         return next(iter(await self.rows(query)), None)
+
+    async def look_up(self, lookup: Lookup, **keys: str) -> Mapping[str, Any] | None:
+        """Read one row in a tenth of the time that ``row`` takes."""
+        if self._looking is None:
+            self._looking = self._reader.raw_connection()
+        try:
+            row = self._looking.driver_connection.execute(lookup.sql, keys).fetchone()
+        except sqlite3.OperationalError:
+            return await self.row(lookup.query.params(**keys))
+        return None if row is None else dict(zip(lookup.columns, row, strict=True))
 
     async def problem(self) -> str | None:
         """Say why nothing can be read or written now; ``None`` if all is well.
@@ -118,10 +144,22 @@ def _rows(engine: Engine, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _upgrade(connection: Connection) -> None:
+    if _version(connection) == NEWEST_VERSION:
+        return
+    # Heavy, and seldom needed.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _prepare_writer(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's connection

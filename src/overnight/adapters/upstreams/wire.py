@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import zlib
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ _PROBES = 3
 # Heads, chunk sizes and trailers beside a body; what is over that is no answer of a model server.
 _OVERHEAD = 1024 * 1024
 _WRITTEN_AT_ONCE = 64 * 1024
+# What follows from an answer takes some 50 microseconds.
+_ANSWERS_A_TURN = 24
 _MOST_TARGETS = 256
 _FIRST_FINAL = 200
 _BODILESS = frozenset({204, 304})
@@ -74,6 +77,38 @@ class _Target(msgspec.Struct, frozen=True):
     head: bytes
 
 
+class _Turns:
+    """Hands out some answers in each turn of the event loop: those who ask the API must not wait for a hundred."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[asyncio.Future[Reply], Reply]] = deque()
+        self._left = _ANSWERS_A_TURN
+        self._armed = False
+
+    def hand_out(self, waiter: asyncio.Future[Reply], reply: Reply) -> None:
+        """Give an answer to whoever waits for it, in this turn or in a later one."""
+        if not self._armed:
+            self._armed = True
+            waiter.get_loop().call_soon(self._begin, waiter.get_loop())
+        if self._left:
+            self._left -= 1
+            waiter.set_result(reply)
+        else:
+            self._waiting.append((waiter, reply))
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._armed = False
+        self._left = _ANSWERS_A_TURN
+        while self._waiting and self._left:
+            waiter, reply = self._waiting.popleft()
+            if not waiter.done():
+                self._left -= 1
+                waiter.set_result(reply)
+        if self._waiting:
+            self._armed = True
+            loop.call_soon(self._begin, loop)
+
+
 class Wire:
     """Connections to servers, kept open and used again. ``timeout`` and ``connect_timeout`` are in seconds."""
 
@@ -87,6 +122,7 @@ class Wire:
         self._targets: dict[tuple[str, str], _Target] = {}
         self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
         self._open: set[_Connection] = set()
+        self._turns = _Turns()
         self._look: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
 
@@ -155,7 +191,7 @@ class Wire:
     ) -> _Connection:
         host, port, secure = origin
         self._idle.setdefault(origin, [])
-        make = partial(_Connection, self._answer_bytes, self._open)
+        make = partial(_Connection, self._answer_bytes, self._open, self._turns)
         try:
             async with asyncio.timeout(seconds):
                 _, connection = await loop.create_connection(
@@ -187,11 +223,12 @@ class Wire:
 class _Connection(asyncio.Protocol):
     """One connection with at most one request on it."""
 
-    def __init__(self, answer_bytes: int, opened: set[_Connection]) -> None:
+    def __init__(self, answer_bytes: int, opened: set[_Connection], turns: _Turns) -> None:
         self.idle_since = 0.0
         self.deadline = 0.0
         self._answer_bytes = answer_bytes
         self._opened = opened
+        self._turns = turns
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Reply] | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -202,6 +239,7 @@ class _Connection(asyncio.Protocol):
     def _clear(self) -> None:
         self._head_read = False
         self._framed = False
+        self._answered = False
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
         self._received = 0
@@ -253,7 +291,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._waiter is None or self._received > 2 * self._answer_bytes + _OVERHEAD:
+        if self._waiter is None or self._answered or self._received > 2 * self._answer_bytes + _OVERHEAD:
             self._fail(TooLarge("the answer has no end"))
             return
         try:
@@ -304,10 +342,11 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, *, kept: bool) -> None:
         waiter = self._waiter
-        if waiter is None or waiter.done():
+        if waiter is None or waiter.done() or self._answered:
             # An answer that nobody asked for.
             self._kept = False
             return
+        self._answered = True
         # What is not sent yet is of no use to a server that has answered.
         self._kept = kept and self._transport is not None and not self._transport.get_write_buffer_size()
         try:
@@ -315,11 +354,12 @@ class _Connection(asyncio.Protocol):
         except WireError as error:
             waiter.set_exception(error)
         else:
-            waiter.set_result(Reply(self._parser.get_status_code(), self._headers, body))
+            self._turns.hand_out(waiter, Reply(self._parser.get_status_code(), self._headers, body))
 
     def _fail(self, error: WireError) -> None:
         self._lost = True
-        if self._waiter is not None and not self._waiter.done():
+        # A whole answer that waits for its turn stays one, whatever becomes of the connection.
+        if self._waiter is not None and not self._waiter.done() and not self._answered:
             self._waiter.set_exception(error)
         if self._transport is not None:
             self._transport.abort()

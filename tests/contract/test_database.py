@@ -1,17 +1,17 @@
 """The database when the disk is in trouble."""
 
-import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, column, select, table
 
 from overnight.adapters.sql import database as sql_database
 from overnight.adapters.sql.database import NEWEST_VERSION, Database, Lookup, sqlite_file
-from overnight.adapters.sql.tables import batches
 from overnight.domain.errors import Unavailable
+
+alembic_version = table("alembic_version", column("version_num"))
 
 
 async def test_a_database_that_cannot_be_written_says_so_until_it_can(
@@ -49,19 +49,29 @@ async def test_the_newest_version_is_that_of_the_newest_migration(tmp_path: Path
     assert version == NEWEST_VERSION
 
 
-async def test_a_lookup_waits_elsewhere_while_the_database_is_held(tmp_path: Path) -> None:
+class _Held:
+    """The connection of a database that somebody else holds for a moment."""
+
+    def __init__(self) -> None:
+        self.driver_connection = self
+
+    def execute(self, *_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+
+async def test_a_lookup_waits_elsewhere_while_the_database_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As every other read does."""
     database = Database(sqlite_file(tmp_path))
     await database.migrate()
-    lookup = Lookup(select(batches).where(batches.c.id == bindparam("id")))
-    none = await database.look_up(lookup, id="batch_1")
-    with closing(sqlite3.connect(sqlite_file(tmp_path), isolation_level=None)) as other:
-        other.execute("PRAGMA locking_mode=EXCLUSIVE")
-        other.execute("BEGIN EXCLUSIVE")
-        asked = asyncio.ensure_future(database.look_up(lookup, id="batch_1"))
-        await asyncio.sleep(0.05)
-        other.execute("ROLLBACK")
-        found = await asked
+    lookup = Lookup(select(alembic_version).where(alembic_version.c.version_num == bindparam("version")))
+    free = await database.look_up(lookup, version=NEWEST_VERSION)
+    none = await database.look_up(lookup, version="0000")
+    monkeypatch.setattr(database, "_looking", _Held())
+    held = await database.look_up(lookup, version=NEWEST_VERSION)
+    monkeypatch.undo()
     await database.close()
 
-    assert none is found is None
+    assert {"version_num": NEWEST_VERSION} == free == held
+    assert none is None

@@ -82,7 +82,7 @@ def test_results_wait_for_a_disk_that_cannot_sync(tmp_path: Path, call: str):
         batch_id = start_batch(service)
         eventually(lambda: completed(service, batch_id) >= 10, 60)
         switch.touch()
-        signs = {"fdatasync": "results.not_durable", "fsync": "dispatcher.trouble"}
+        signs = {"fdatasync": "results.not_durable", "fsync": "dispatcher.waits"}
         eventually(lambda: signs[call] in service.log(), 60)
         history.saw(api_of(service).batch(batch_id))
         time.sleep(1)

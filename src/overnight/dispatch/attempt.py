@@ -60,8 +60,6 @@ class Attempts:
             raise
         finally:
             run.left(slot)
-        if run.log_is_full:
-            await run.room()
         return outcome
 
     def _settle(self, run: Run, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:

@@ -9,6 +9,8 @@ from overnight.domain.retry import Trouble
 # In seconds: pauses double from the first to the second; a probe that has not failed for so long counts as a good sign.
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 15.0
+# One request a second is no burden, and a server that refuses them may have room again at any moment.
+_LONGEST_REFUSED_PAUSE = 1.0
 _PATIENCE = 1.0
 # A flaky server fails some of its requests, a broken one nearly all. After a first failure only requests that began
 # since are counted, sent and failed: failures come sooner than answers, so of older ones they say nothing.
@@ -73,8 +75,9 @@ class Breaker:
             return False
         if self._gives_way(trouble):
             return False
-        self.free_at = now + (self._pause if wait is None else wait)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        longest = _LONGEST_REFUSED_PAUSE if trouble is Trouble.REFUSING else _LONGEST_PAUSE
+        self.free_at = now + (min(self._pause, longest) if wait is None else wait)
+        self._pause = min(self._pause * 2, longest)
         self._state = _State.OPEN
         self._watching = False
         self.problem = detail

@@ -117,6 +117,10 @@ class Pool:
                 outcome = await self._attempts.make(taken.run, taken.attempt, taken.request, self._upstream, slot)
                 if outcome is not None:
                     self._note(outcome, taken)
+                if taken.run.log_is_full:
+                    # An answer may be large, and is in the log already.
+                    run, outcome, taken = taken.run, None, None
+                    await run.room()
                 if self.in_flight > self._limiter.limit:
                     return
                 taken = self._take()

@@ -351,6 +351,7 @@ class _Connection(asyncio.Protocol):
         self._kept = kept and self._transport is not None and not self._transport.get_write_buffer_size()
         try:
             body = _plain(self._headers.get(b"content-encoding"), bytes(self._body), self._answer_bytes)
+            self._body = b""
         except WireError as error:
             waiter.set_exception(error)
         else:

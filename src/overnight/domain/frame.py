@@ -13,7 +13,7 @@ from zlib import crc32
 import msgspec
 
 from overnight.domain.result import Result, ResultKind
-from overnight.domain.usage import Usage
+from overnight.domain.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAGIC = b"ovnlog1\n"
 _CHECKSUM = struct.Struct("<I")
 _HEADER = struct.Struct("<IIB3xIIII")
+# Looking a kind up costs a tenth of making it.
+_KINDS = tuple(ResultKind)
 HEADER_BYTES = _CHECKSUM.size + _HEADER.size
 
 
@@ -73,9 +75,11 @@ def scan(segment: BinaryIO, length: int) -> Iterator[Frame]:
         record = segment.read(size)
         if len(record) < size or crc32(record, crc32(head[_CHECKSUM.size :])) != _CHECKSUM.unpack_from(head)[0]:
             return
-        yield Frame(line=line, kind=ResultKind(kind), usage=_usage(tokens), offset=start, length=size)
+        yield Frame(line=line, kind=_KINDS[kind], usage=_usage(tokens), offset=start, length=size)
 
 
 def _usage(tokens: list[int]) -> Usage:
     sent, cached, received, reasoning = tokens
+    if not any(tokens):
+        return NO_USAGE
     return Usage(input_tokens=sent, cached_tokens=cached, output_tokens=received, reasoning_tokens=reasoning)

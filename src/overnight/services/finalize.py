@@ -57,18 +57,19 @@ def merge(job: Merge, output_path: Path, error_path: Path) -> Merged:
     places, tally = _read_log(job.segments, len(index))
     unrun = 0
     with ExitStack() as stack:
-        logs = [stack.enter_context(Path(segment.path).open("rb", buffering=0)) for segment in job.segments]
+        files = [stack.enter_context(Path(segment.path).open("rb", buffering=0)) for segment in job.segments]
+        logs = [file.fileno() for file in files]
         source = stack.enter_context(Path(job.input_path).open("rb", buffering=0))
         output = stack.enter_context(output_path.open("wb", buffering=_WRITE_BUFFER))
         errors = stack.enter_context(error_path.open("wb", buffering=_WRITE_BUFFER))
-        for line, (offset, length) in enumerate(index):
-            if places.segment[line] == _NOT_RUN:
+        for line in range(len(index)):
+            segment = places.segment[line]
+            if segment == _NOT_RUN:
                 unrun += 1
-                record = _unrun_record(job, line, os.pread(source.fileno(), length, offset))
-                _write(errors, record)
+                offset, length = index[line]
+                _write(errors, _unrun_record(job, line, os.pread(source.fileno(), length, offset)))
             else:
-                log = logs[places.segment[line]]
-                record = os.pread(log.fileno(), places.length[line], places.offset[line])
+                record = os.pread(logs[segment], places.length[line], places.offset[line])
                 _write(errors if places.kind[line] else output, record)
     return Merged(tally=tally, unrun=unrun)
 

@@ -107,7 +107,7 @@ def masked(reply: Reply, name: str) -> tuple[int, bytes, dict[str, str]]:
     body = reply.body.replace(name.encode(), b"GIVEN")
     for found, shown in MASKS:
         body = found.sub(shown, body)
-    headers = {key: value for key, value in reply.headers.items() if key not in VARYING}
+    headers = {key: "" if key in VARYING else value for key, value in reply.headers.items()}
     return reply.status, body, headers
 
 

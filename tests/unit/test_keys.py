@@ -182,6 +182,14 @@ async def test_an_unknown_key_opens_nothing(gate: Gate) -> None:
     assert await gate.opens(created)
 
 
+@pytest.mark.parametrize("text", ["", "sk-1234"])
+async def test_what_cannot_be_a_key_is_not_looked_up(gate: Gate, text: str) -> None:
+    """A client without a key, or with another server's, costs no question."""
+    found = await gate.authenticator.authenticate(text)
+
+    assert (found, gate.store.asked) == (None, 0)
+
+
 async def test_a_store_that_gives_another_key_is_not_believed(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was looked up is compared again."""
     created = await gate.service.create(NewKey())

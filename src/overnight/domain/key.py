@@ -65,6 +65,11 @@ def new_secret(entropy: str) -> str:
     return f"{_MARK}{entropy}"
 
 
+def is_secret(text: str) -> bool:
+    """Say whether a text can be a key of ours: nobody else's needs to be looked up."""
+    return text.startswith(_MARK)
+
+
 def prefix_of(secret: str) -> str:
     """Give what may be shown of a key: 16 of its 128 random bits."""
     return secret[:_PREFIX_CHARS]

@@ -11,7 +11,7 @@ import msgspec
 from overnight.domain import ids
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from overnight.domain.ids import DEFAULT_RESOURCE, KeyId, ResourceId
-from overnight.domain.key import Key, Resource, Scope, hash_of, new_secret, prefix_of
+from overnight.domain.key import Key, Resource, Scope, hash_of, is_secret, new_secret, prefix_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +127,7 @@ class Authenticator:
     async def authenticate(self, secret: str) -> Key | None:
         """Give the key, or ``None`` if it is unknown, revoked or expired. Raises ``Unavailable``."""
         now = self._clock.now()
-        key = await self._find(hash_of(secret))
+        key = await self._find(hash_of(secret)) if is_secret(secret) else None
         if key is None or not key.valid(now):
             return None
         self._uses[key.id] = int(now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, insert, literal, select, update
@@ -51,7 +52,7 @@ class SqlKeys:
     async def by_hash(self, digest: str) -> Key | None:
         try:
             row = await self._database.look_up(_BY_HASH, hash=digest)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise _unreadable() from error
         return None if row is None else to_record(Key, row)
 

@@ -175,8 +175,8 @@ def revoke(session: Session, settings: Settings, key_id: str) -> None:
     cls=Group,
     examples=(
         "overnight resources create search",
+        "overnight resources create search --data-dir data",
         "overnight resources list",
-        "overnight keys create --resource search",
     ),
     details="A resource owns files and batches; nobody sees those of another.\n\n" + _WHERE,
 )

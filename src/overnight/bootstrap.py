@@ -10,7 +10,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -24,6 +24,7 @@ from overnight.adapters.results.local import LocalResultLogs
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
+from overnight.adapters.sql.keys import SqlKeys
 from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses
 from overnight.adapters.upstreams.catalogue import Catalogue
 from overnight.adapters.upstreams.embedded import (
@@ -51,20 +52,25 @@ from overnight.domain.retry import RetryPolicy
 from overnight.observability import logs
 from overnight.services.batches import BatchService
 from overnight.services.files import FileService
+from overnight.services.keys import Authenticator, KeyService
 from overnight.services.retention import Sweeper
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from obstore.store import ObjectStore
     from starlette.types import ASGIApp
 
+    from overnight.domain.ids import ResourceId
+    from overnight.domain.key import Key
     from overnight.ports.results import ResultLogs
     from overnight.ports.troubles import Troubles
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _KEEP_ALIVE = 75
 _LAST_ANSWERS = 5
@@ -108,6 +114,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     app: ASGIApp
     dispatcher: Dispatcher
     catalogue: Catalogue
+    callers: Authenticator
     embedded: EmbeddedServer | None
 
 
@@ -115,12 +122,17 @@ def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) 
     """Run the service until it is told to stop. Raises ``StartupError`` and ``ConfigError``."""
     logs.configure(settings.log_level, settings.log_format)
     keys = _read_keys(settings)
+    if not keys and not is_loopback(settings.host) and not asyncio.run(_stored_keys(settings)):
+        raise _too_open(settings)
     with _listening(settings) as listener:
         uvloop.run(_serve(settings, keys, listener, ready))
 
 
 async def _serve(
-    settings: Settings, keys: Keys, listener: socket.socket, ready: Callable[[ReadyInfo], None] | None
+    settings: Settings,
+    keys: Mapping[str, ResourceId],
+    listener: socket.socket,
+    ready: Callable[[ReadyInfo], None] | None,
 ) -> None:
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(running_service(settings, keys))
@@ -145,6 +157,7 @@ async def _serve(
             keeping = [
                 group.create_task(_keep(service.embedded), name="embedded model"),
                 group.create_task(service.catalogue.keep_fresh(), name="models of the upstreams"),
+                group.create_task(service.callers.keep_noting(), name="use of the keys"),
             ]
             if ready is not None:
                 ready(await _started(settings, service, listener))
@@ -175,7 +188,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Service]:
+async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) -> AsyncIterator[Service]:
     """Open the database, the stores and the upstreams, and put the service together."""
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
@@ -223,8 +236,14 @@ async def running_service(settings: Settings, keys: Keys) -> AsyncIterator[Servi
             troubles=troubles.known,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
+        callers = Authenticator(SqlKeys(database), clock)
+        stack.push_async_callback(callers.note_use)
         yield Service(
-            app=Entrance(app, keys, settings.root_path), dispatcher=dispatcher, catalogue=catalogue, embedded=embedded
+            app=Entrance(app, Keys(keys, callers), settings.root_path),
+            dispatcher=dispatcher,
+            catalogue=catalogue,
+            callers=callers,
+            embedded=embedded,
         )
 
 
@@ -355,21 +374,55 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     return f"http://{host}:{port}{settings.root_path}"
 
 
-def _read_keys(settings: Settings) -> Keys:
-    keys = {}
-    if settings.keys_file is not None:
-        try:
-            keys = parse_keys(settings.keys_file.read_text())
-        except (OSError, ValueError) as error:
-            message = f"the key file `{settings.keys_file}` cannot be read: {error}"
-            raise StartupError(message, "each line holds a key, and after a space the resource it opens", 2) from error
-    if settings.keys_file is not None and not keys:
+def _read_keys(settings: Settings) -> dict[str, ResourceId]:
+    if settings.keys_file is None:
+        return {}
+    try:
+        keys = parse_keys(settings.keys_file.read_text())
+    except (OSError, ValueError) as error:
+        message = f"the key file `{settings.keys_file}` cannot be read: {error}"
+        raise StartupError(message, "each line holds a key, and after a space the resource it opens", 2) from error
+    if not keys:
         message = f"the key file `{settings.keys_file}` holds no key"
-        raise StartupError(message, "put a key on a line of its own, or leave --keys-file out on loopback", 2)
-    if not keys and not is_loopback(settings.host):
-        message = f"refusing to listen on {settings.host} without API keys: anybody could use the service"
-        raise StartupError(message, "put a key into a file and pass --keys-file FILE, or use --host 127.0.0.1", 2)
-    return Keys(keys)
+        raise StartupError(message, "put a key on a line of its own, or leave --keys-file out", 2)
+    return keys
+
+
+def _too_open(settings: Settings) -> StartupError:
+    message = f"refusing to listen on {settings.host} without API keys: anybody could use the service"
+    return StartupError(message, "`overnight keys create` makes one for this data folder; or use --host 127.0.0.1", 2)
+
+
+def with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]], *, new: bool = False) -> T:
+    """Work on the keys of a data folder, which may be ``new``; a service may run on it meanwhile.
+
+    Raises:
+        StartupError: the folder cannot be used, or there is none.
+    """
+    if not new and not sqlite_file(settings.data_dir).exists():
+        message = f"there is no database in the data folder `{settings.data_dir}`"
+        raise StartupError(message, "name the one of the service with `--data-dir`; `overnight serve` makes it")
+    return asyncio.run(_with_keys(settings, work))
+
+
+async def _with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]]) -> T:
+    async with _opened_database(settings) as database:
+        return await work(KeyService(SqlKeys(database), SystemClock(), SystemEntropy()))
+
+
+@asynccontextmanager
+async def _opened_database(settings: Settings) -> AsyncIterator[Database]:
+    async with AsyncExitStack() as stack:
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            database = Database(sqlite_file(settings.data_dir))
+            stack.push_async_callback(database.close)
+            await database.migrate()
+        except (OSError, SQLAlchemyError) as error:
+            reason = getattr(error, "orig", None) or error
+            message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
+            raise StartupError(message, "name the one of the service with `--data-dir`") from error
+        yield database
 
 
 @contextmanager
@@ -403,7 +456,7 @@ async def _diagnose(settings: Settings) -> list[Check]:
         _check_disk(settings),
         await _check_database(settings),
         *await _check_results(settings),
-        _check_keys(settings),
+        await _check_keys(settings),
         *await _check_upstreams(settings),
     ]
 
@@ -479,13 +532,25 @@ async def _check_results(settings: Settings) -> list[Check]:
     return [Check(name="results", ok=True, detail=f"{url} can be written")]
 
 
-def _check_keys(settings: Settings) -> Check:
+async def _check_keys(settings: Settings) -> Check:
     try:
-        keys = _read_keys(settings)
-    except StartupError as error:
-        return Check(name="keys", ok=False, detail=error.message, remedy=error.hint)
-    detail = f"{len(keys)} keys" if keys else f"none: any key is accepted on {settings.host}"
+        in_file = _read_keys(settings)
+        stored = await _stored_keys(settings)
+        if not in_file and not stored and not is_loopback(settings.host):
+            raise _too_open(settings)
+    except (StartupError, SQLAlchemyError) as error:
+        remedy = getattr(error, "hint", "see what is said of the database")
+        return Check(name="keys", ok=False, detail=str(getattr(error, "orig", None) or error), remedy=remedy)
+    count = len(in_file) + len(stored)
+    detail = f"{count} keys" if count else f"none: any key is accepted on {settings.host}"
     return Check(name="keys", ok=True, detail=detail)
+
+
+async def _stored_keys(settings: Settings) -> Sequence[Key]:
+    if not sqlite_file(settings.data_dir).exists():
+        return []
+    async with _opened_database(settings) as database:
+        return await SqlKeys(database).all()
 
 
 async def _check_upstreams(settings: Settings) -> list[Check]:

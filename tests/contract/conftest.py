@@ -16,16 +16,18 @@ from overnight.adapters.results.objects import ObjectResultLogs, open_store
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
+from overnight.adapters.sql.keys import SqlKeys
 from overnight.adapters.workplace import Workplace
 from overnight.domain.ids import WorkerId
 from overnight.ports.batches import Batches
 from overnight.ports.blobs import Blobs
 from overnight.ports.files import Files, Uploads
+from overnight.ports.keys import Keys
 from overnight.ports.results import ResultLogs
 from overnight.services.troubles import TroublesInMind
 from overnight.testing.clock import ManualClock
 from overnight.testing.results import MemoryResultLogs
-from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
+from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryKeys, MemoryUploads, Tables
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +43,11 @@ async def records(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     """Empty stores of records."""
     if request.param == "memory":
         tables = Tables()
-        yield Records(MemoryBatches(tables), MemoryFiles(tables), MemoryUploads(tables))
+        yield Records(MemoryBatches(tables), MemoryFiles(tables), MemoryUploads(tables), MemoryKeys(tables))
         return
     database = Database(sqlite_file(tmp_path))
     await database.migrate()
-    yield Records(SqlBatches(database), SqlFiles(database), SqlUploads(database))
+    yield Records(SqlBatches(database), SqlFiles(database), SqlUploads(database), SqlKeys(database))
     await database.close()
 
 
@@ -65,6 +67,12 @@ def files(records: Records) -> Files:
 def uploads(records: Records) -> Uploads:
     """An empty store of uploads."""
     return records.uploads
+
+
+@pytest.fixture
+def keys(records: Records) -> Keys:
+    """A store without resources and keys."""
+    return records.keys
 
 
 @pytest.fixture

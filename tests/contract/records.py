@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 
 from overnight.ports.batches import Batches
 from overnight.ports.files import Files, Uploads
+from overnight.ports.keys import Keys
 
 
 class Records(NamedTuple):
-    """The three stores of records, which share their tables."""
+    """The four stores of records, which share their tables."""
 
     batches: Batches
     files: Files
     uploads: Uploads
+    keys: Keys
 
 
 async def together(*calls: Any) -> list[Any]:

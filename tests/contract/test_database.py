@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, column, select, table
 
 from overnight.adapters.sql import database as sql_database
 from overnight.adapters.sql.database import NEWEST_VERSION, Database, Lookup, sqlite_file
+from overnight.adapters.sql.keys import SqlKeys
 from overnight.domain.errors import Unavailable
 
 alembic_version = table("alembic_version", column("version_num"))
@@ -47,6 +48,38 @@ async def test_the_newest_version_is_that_of_the_newest_migration(tmp_path: Path
         (version,) = found.execute("SELECT version_num FROM alembic_version").fetchone()
 
     assert version == NEWEST_VERSION
+
+
+async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What it holds stays."""
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+    await database.close()
+    with closing(sqlite3.connect(sqlite_file(tmp_path))) as older, older:
+        older.executescript("DROP TABLE keys; DROP TABLE resources; UPDATE alembic_version SET version_num = '0001'")
+        older.execute("INSERT INTO parts VALUES ('part_1', 'upload_1', 1, 1, 'b')")
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+    any_key = await SqlKeys(database).any()
+    kept = await database.rows(select(column("id")).select_from(table("parts")))
+    await database.close()
+
+    assert not any_key
+    assert kept == [{"id": "part_1"}]
+
+
+async def test_keys_that_cannot_be_read_are_unavailable(tmp_path: Path) -> None:
+    """The caller is told to come back, not that the key is wrong."""
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+    keys = SqlKeys(database)
+    with closing(sqlite3.connect(sqlite_file(tmp_path))) as broken, broken:
+        broken.execute("ALTER TABLE keys RENAME TO gone")
+    with pytest.raises(Unavailable, match="keys cannot be read"):
+        await keys.by_hash("x")
+    with pytest.raises(Unavailable, match="keys cannot be read"):
+        await keys.any()
+    await database.close()
 
 
 class _Held:

@@ -16,33 +16,52 @@ from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from overnight.domain.key import Scope
+    from overnight.services.keys import Authenticator
+
 _SHOWN = 4
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
 class Keys:
-    """The keys that are accepted, as hashes. Without any, every caller is the default resource."""
+    """The keys that are accepted: those of the key file, as hashes, and those of the database.
 
-    def __init__(self, resources: Mapping[str, ResourceId]) -> None:
+    Without any, every caller is the default resource.
+    """
+
+    def __init__(self, resources: Mapping[str, ResourceId], stored: Authenticator) -> None:
         self._resources = {_digest(key): resource for key, resource in resources.items()}
+        self._stored = stored
 
-    def __len__(self) -> int:
-        return len(self._resources)
+    async def resource_of(self, headers: Mapping[bytes, bytes], flavour: Flavour, wanted: Scope) -> ResourceId:
+        """Say who calls, if the key may do what is wanted; the names of the headers are in lower case.
 
-    def resource_of(self, headers: Mapping[bytes, bytes], flavour: Flavour) -> ResourceId:
-        """Say who calls; the names of the headers are in lower case. Raises ``Unauthorized`` and ``Forbidden``."""
-        if not self._resources:
+        Raises:
+            Unauthorized: the key is missing, unknown, revoked or expired: the answer does not say which.
+            Forbidden: the key may not do that, or there are no keys and the call is from elsewhere.
+            Unavailable: the keys cannot be read.
+        """
+        if not self._resources and not await self._stored.needed():
             _require_local(headers)
             return DEFAULT_RESOURCE
-        key = _key_in(headers)
+        given = _key_in(headers)
+        if (resource := self._in_file(given)) is not None:
+            return resource
+        key = await self._stored.authenticate(given)
+        if key is None:
+            raise _refusal(given, flavour)
+        if not key.may(wanted):
+            message = f"This key may not do that: it needs the scope '{wanted}'. Use another key."
+            raise Forbidden(message, code="forbidden")
+        return key.resource
+
+    def _in_file(self, key: str) -> ResourceId | None:
         given = _digest(key)
         found: ResourceId | None = None
         # Every key is compared, in constant time, so that the time taken says nothing about any of them.
         for digest, resource in self._resources.items():
             if hmac.compare_digest(digest, given):
                 found = resource
-        if found is None:
-            raise _refusal(key, flavour)
         return found
 
 
@@ -69,7 +88,7 @@ def _require_local(headers: Mapping[bytes, bytes]) -> None:
     origin = headers.get(b"origin")
     if is_loopback(_hostname(f"//{host}")) and (origin is None or is_loopback(_hostname(origin.decode("latin-1")))):
         return
-    message = "Without API keys this server answers only calls to and from this machine. Make a key file to open it."
+    message = "Without API keys this server answers only calls to and from this machine. Make a key to open it."
     raise Forbidden(message, code="forbidden")
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from overnight.api.context import RESOURCE
 from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, flavour_of, too_large
-from overnight.domain.errors import Forbidden, Unauthorized
+from overnight.domain import key
+from overnight.domain.errors import ServiceError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SLASHES = re.compile(r"//+")
 _TAKES_FILES = re.compile(r"/files/?$|/uploads/[^/]+/parts$")
 _KEYED = ("/v1/", "/openai/")
+_READING = ("GET", "HEAD")
 
 # How much of a refused body is read, so that a client that is still sending gets to see why.
 _MOST_DRAINED = 256 * 1024 * 1024
@@ -40,8 +42,8 @@ class Entrance:
         headers = dict(scope["headers"])
         identified = _with_request_id(send)
         try:
-            self._let_in(scope, headers)
-        except (Unauthorized, Forbidden) as error:
+            await self._let_in(scope, headers)
+        except ServiceError as error:
             await _drain(receive)
             flavour = flavour_of(scope["path"], self._root_path)
             await answer(error, flavour)(scope, receive, identified)
@@ -54,11 +56,12 @@ class Entrance:
         scope["headers"] = [*others, (b"content-type", b"application/json")]
         await self._bounded(scope, receive, identified)
 
-    def _let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Note who calls, before anything is told of what can be called. Raises ``Unauthorized``."""
+    async def _let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Note who calls, before anything is told of what can be called. Raises ``ServiceError``."""
         path = scope["path"].removeprefix(self._root_path)
         if path.startswith(_KEYED):
-            scope[RESOURCE] = self._keys.resource_of(headers, flavour_of(path))
+            wanted = key.Scope.READ if scope["method"] in _READING else key.Scope.SUBMIT
+            scope[RESOURCE] = await self._keys.resource_of(headers, flavour_of(path), wanted)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         taken = 0

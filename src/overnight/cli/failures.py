@@ -11,6 +11,10 @@ CLIENT_ERRORS = "overnight.client.errors"
 SERVICE_ERRORS: Mapping[str, ExitCode] = {
     "overnight.config.ConfigError": ExitCode.USAGE,
     "overnight.bootstrap.StartupError": ExitCode.FAILED,
+    "overnight.domain.errors.Conflict": ExitCode.FAILED,
+    "overnight.domain.errors.InvalidRequest": ExitCode.USAGE,
+    "overnight.domain.errors.NotFound": ExitCode.FAILED,
+    "overnight.domain.errors.Unavailable": ExitCode.FAILED,
 }
 
 
@@ -49,7 +53,7 @@ def explain(error: Exception) -> CliError | None:
     if code is None:
         return None
     said = getattr(error, "message", str(error))
-    return CliError(said, getattr(error, "hint", None), ExitCode(getattr(error, "exit_code", code)))
+    return CliError(one_line(said), getattr(error, "hint", None), ExitCode(getattr(error, "exit_code", code)))
 
 
 def _explain_client(error: Exception) -> CliError | None:

@@ -11,6 +11,7 @@ BatchId = NewType("BatchId", str)
 UploadId = NewType("UploadId", str)
 PartId = NewType("PartId", str)
 WorkerId = NewType("WorkerId", str)
+KeyId = NewType("KeyId", str)
 
 DEFAULT_RESOURCE = ResourceId("default")
 
@@ -38,6 +39,11 @@ def upload_id(entropy: str) -> UploadId:
 def part_id(entropy: str) -> PartId:
     """Name one part of an upload."""
     return PartId(f"part_{entropy}")
+
+
+def key_id(entropy: str) -> KeyId:
+    """Name a key, without a hint of the key itself."""
+    return KeyId(f"key_{entropy}")
 
 
 def request_id(batch: BatchId, line: int) -> str:

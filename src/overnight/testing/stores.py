@@ -11,14 +11,16 @@ import msgspec
 
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.file import File, Purpose
+from overnight.domain.key import Key as ApiKey
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from overnight.domain.ids import BatchId, FileId, PartId, ResourceId, UploadId, WorkerId
+    from overnight.domain.ids import BatchId, FileId, KeyId, PartId, ResourceId, UploadId, WorkerId
+    from overnight.domain.key import Resource
     from overnight.domain.listing import BatchQuery, Condition
     from overnight.domain.result import Tally
 
@@ -39,6 +41,8 @@ class Tables:
         self.without_bytes: set[FileId] = set()
         self.uploads: dict[UploadId, Upload] = {}
         self.parts: dict[PartId, Part] = {}
+        self.resources: dict[ResourceId, Resource] = {}
+        self.keys: dict[KeyId, ApiKey] = {}
 
     def read_by_active_batch(self, file_id: FileId) -> bool:
         """Say whether a batch that has not ended has this input."""
@@ -230,6 +234,46 @@ class MemoryUploads:
     async def forget_parts(self, upload: Upload) -> None:
         for part in await self.parts(upload.id):
             del self._tables.parts[part.id]
+
+
+class MemoryKeys:
+    """Keeps the promises of ``ports/keys.py``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add_resource(self, resource: Resource) -> bool:
+        return self._tables.resources.setdefault(resource.name, resource) is resource
+
+    async def resources(self) -> Sequence[Resource]:
+        return list(self._tables.resources.values())
+
+    async def add(self, key: ApiKey) -> bool:
+        if key.resource not in self._tables.resources:
+            return False
+        _insert(self._tables.keys, key.id, key)
+        return True
+
+    async def by_hash(self, digest: str) -> ApiKey | None:
+        return next((key for key in self._tables.keys.values() if key.hash == digest), None)
+
+    async def all(self) -> Sequence[ApiKey]:
+        return list(self._tables.keys.values())
+
+    async def any(self) -> bool:
+        return bool(self._tables.keys)
+
+    async def revoke(self, key_id: KeyId, *, now: float) -> ApiKey | None:
+        key = self._tables.keys.get(key_id)
+        if key is not None and key.revoked_at is None:
+            key = self._tables.keys[key_id] = msgspec.structs.replace(key, revoked_at=int(now))
+        return key
+
+    async def note_use(self, uses: Mapping[KeyId, int]) -> None:
+        for key_id, moment in uses.items():
+            if key_id in self._tables.keys:
+                used = msgspec.structs.replace(self._tables.keys[key_id], last_used_at=moment)
+                self._tables.keys[key_id] = used
 
 
 class MemoryBlobs:

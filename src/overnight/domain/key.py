@@ -1,0 +1,84 @@
+"""Resources and the keys that open them: what a key looks like, how it is kept, and what it may do."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+from overnight.domain.ids import KeyId, ResourceId
+
+_MARK = "ovn_"
+_PREFIX_CHARS = 8
+
+
+class Scope(StrEnum):
+    """What a key may do; each scope includes those before it."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    ADMIN = "admin"
+
+
+_RANK = {scope: rank for rank, scope in enumerate(Scope)}
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant; ``created_at`` is unix seconds."""
+
+    name: ResourceId
+    created_at: int
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a key: never the key itself. Times are unix seconds.
+
+    ``prefix`` is how the key begins, so that its owner recognises it; ``last_used_at`` is right to about a minute.
+    """
+
+    id: KeyId
+    resource: ResourceId
+    prefix: str
+    hash: str
+    scopes: tuple[Scope, ...]
+    created_at: int
+    expires_at: int | None = None
+    last_used_at: int | None = None
+    revoked_at: int | None = None
+
+    def __repr__(self) -> str:
+        """Leave the hash out: a record may end up in a log."""
+        return f"Key(id={self.id!r}, resource={self.resource!r})"
+
+    def valid(self, now: float) -> bool:
+        """Whether the key opens anything at this moment."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def may(self, wanted: Scope) -> bool:
+        """Whether one of its scopes is, or includes, the one that is wanted."""
+        return any(_RANK[scope] >= _RANK[wanted] for scope in self.scopes)
+
+
+def new_secret(entropy: str) -> str:
+    """Make the text of a key; ``entropy`` is 32 hexadecimal digits."""
+    return f"{_MARK}{entropy}"
+
+
+def is_secret(text: str) -> bool:
+    """Say whether a text can be a key of ours: nobody else's needs to be looked up."""
+    return text.startswith(_MARK)
+
+
+def prefix_of(secret: str) -> str:
+    """Give what may be shown of a key: 16 of its 128 random bits."""
+    return secret[:_PREFIX_CHARS]
+
+
+def hash_of(secret: str) -> str:
+    """Give the form in which a key is kept and looked up.
+
+    A plain SHA-256 is right here. Salt and slow hashes protect passwords, which can be guessed; a key has 128 random
+    bits, so guessing is hopeless at any speed, and a fast hash can be looked up at every request.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""Transcripts of `overnight keys` and `overnight resources`: on a data folder, with no service and beside one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.cli.conftest import Cli, Outcome
+from tests.support.service import Service, eventually
+
+from overnight.testing.upstream import ScriptedUpstream
+
+KEY = r"ovn_[0-9a-f]{32}"
+ID = r"key_[0-9a-f]{32}"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+
+def test_a_key_is_shown_once(bare: Cli) -> None:
+    """On stdout alone, so that a script can keep it."""
+    found = bare("keys", "create", "--data-dir", "data", "--days", "3", "--scope", "read")
+    listed = bare("keys", "list", "--data-dir", "data")
+    as_json = bare("keys", "list", "--data-dir", "data", "--json")
+
+    assert found.code == 0
+    assert re.fullmatch(rf"{KEY}\n", found.stdout)
+    assert re.fullmatch(rf"{ID} opens default in data; the key is not shown again\n", found.stderr)
+    begins = found.stdout[:8]
+    assert re.fullmatch(rf"{ID}\tdefault\t{begins}\tread\tvalid\t{TIME}\t{TIME}\t\n", listed.stdout)
+    (shown,) = as_json.json
+    assert set(shown) == {
+        *("id", "resource", "prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    }
+    assert found.stdout.strip() not in listed.stdout + as_json.stdout
+
+
+def test_resources_are_created_and_then_opened_by_keys(bare: Cli) -> None:
+    """A slip of the finger makes no new one."""
+    created = bare("resources", "create", "search", "--data-dir", "data")
+    again = bare("resources", "create", "search", "--data-dir", "data")
+    key = bare("keys", "create", "--resource", "search", "--data-dir", "data", "-q")
+    slip = bare("keys", "create", "--resource", "sarch", "--data-dir", "data")
+
+    assert re.fullmatch(rf"search\t{TIME}\n", created.stdout)
+    assert again == Outcome(stdout="", stderr="error: There is a resource 'search' already\n", code=1)
+    assert re.fullmatch(rf"{KEY}\n", key.stdout)
+    assert slip == Outcome(stdout="", stderr="error: No resource found with name 'sarch'\n", code=1)
+    assert bare("resources", "list", "--data-dir", "data", "-q").stdout == "search\n"
+    assert bare("keys", "list", "--resource", "default", "--data-dir", "data") == Outcome(
+        stdout="", stderr="no key yet; `overnight keys create` makes one\n", code=0
+    )
+    assert bare("resources", "create", "a b", "--data-dir", "data").code == 2
+
+
+def test_revoking_asks_first(bare: Cli) -> None:
+    """It cannot be undone."""
+    (created,) = bare("keys", "create", "--data-dir", "data", "--json").json
+    asked = bare("keys", "revoke", created["id"], "--data-dir", "data")
+    revoked = bare("keys", "revoke", created["id"], "--data-dir", "data", "--yes")
+    unknown = bare("keys", "revoke", "key_x", "--data-dir", "data", "--yes")
+
+    assert re.fullmatch(KEY, created["key"])
+    assert (asked.stdout, asked.code) == ("", 2)
+    assert "\trevoked\t" in revoked.stdout
+    assert unknown == Outcome(stdout="", stderr="error: No key found with id 'key_x'\n", code=1)
+
+
+def test_a_folder_without_a_database_is_not_made_by_looking(bare: Cli) -> None:
+    """It is the wrong folder."""
+    found = bare("keys", "list", "--data-dir", "nowhere")
+
+    assert found.stderr.startswith("error: there is no database in the data folder `nowhere`\n\nhint: ")
+    assert found.code == 1
+    assert not (bare.folder / "nowhere").exists()
+
+
+def test_a_key_made_beside_the_service_opens_it(bare: Cli, tmp_path: Path, shared_upstream: ScriptedUpstream) -> None:
+    """At once, and revoked it does not within seconds."""
+    with Service(tmp_path, upstreams=[shared_upstream.url]) as service:
+        bare.environment["OVERNIGHT_URL"] = f"{service.url}/v1"
+        (key,) = bare("keys", "create", "--data-dir", "data", "--json").json
+        let_in = bare("files", "list", OVERNIGHT_API_KEY=key["key"])
+        without = eventually(lambda: bare("files", "list").code)
+        bare("keys", "revoke", key["id"], "--data-dir", "data", "--yes")
+        refused = eventually(lambda: bare("files", "list", OVERNIGHT_API_KEY=key["key"]).code)
+
+    assert (let_in.code, without, refused) == (0, 4, 4)
+    doctor = bare("doctor", "--data-dir", "data", "--upstream", shared_upstream.url)
+    assert "keys\tok\t1 keys\n" in doctor.stdout

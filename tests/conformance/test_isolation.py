@@ -1,0 +1,177 @@
+"""Every operation that the service says it has, called with what belongs to another resource.
+
+The answers are compared byte for byte with those for ids that there never were. The operations come from the OpenAPI
+document, so a new one is looked at without anybody thinking of it, and one with a new kind of id fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.support.api import AZURE, AZURE_V1, OPENAI, Api, Prefix, chats
+from tests.support.http import Http, Part, Reply
+from tests.support.service import Service
+
+TAGS: Mapping[str, Prefix] = {"OpenAI": OPENAI, "Azure v1": AZURE_V1, "Azure": AZURE}
+# Nobody owns these: every resource sees the same models.
+SHARED = {"model", "deployment"}
+MASKS = (
+    (re.compile(rb'("(?:created|expires|cancelling)_at"): ?\d+'), rb"\1:TIME"),
+    (re.compile(rb'"id": ?"[^"]+"'), b'"id":"OWN"'),
+)
+VARYING = {"date", "x-request-id", "location"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A path, a method, and the kinds of the ids that it takes: in its path, as a cursor, in its body."""
+
+    method: str
+    path: str
+    tag: str
+    kinds: tuple[str, ...]
+    cursor: str | None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def operations(document: Mapping[str, Any]) -> Iterator[Operation]:
+    """Read the operations of a document."""
+    for path, methods in document["paths"].items():
+        for method, about in methods.items():
+            parameters = about.get("parameters", [])
+            taken = [each["name"] for each in parameters if each["in"] == "path"]
+            has_cursor = any(each["name"] == "after" for each in parameters)
+            cursor = ("batch_id" if path.endswith("/batches") else "file_id") if has_cursor else None
+            kinds = tuple(name for name in taken if name not in SHARED)
+            yield Operation(method=method.upper(), path=path, tag=about["tags"][0], kinds=kinds, cursor=cursor)
+
+
+@pytest.fixture
+def foreign(http: Http) -> dict[str, list[str]]:
+    """What another resource has, by the name of the parameter that takes it."""
+    api = Api(http, AZURE_V1)
+    ended = api.run(chats(2, api.prefix.endpoint))
+    wish = {"bytes": 3, "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "batch"}
+    upload = api.post("/uploads", wish).json()["id"]
+    part = api.post_form(f"/uploads/{upload}/parts", [Part(name="data", data="{}\n", filename="upload")])
+    return {
+        "file_id": [api.upload(b"{}\n"), ended["output_file_id"]],
+        "batch_id": [ended["id"], api.create("file-1")],
+        "upload_id": [upload],
+        "part_id": [part.json()["id"]],
+    }
+
+
+@pytest.fixture
+def stranger(http: Http, new_key: Iterator[str]) -> Http:
+    """Somebody with another key."""
+    return http.with_headers({"api-key": next(new_key)})
+
+
+@pytest.fixture(scope="module")
+def document(shared_service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = Http(shared_service.url).get("/openapi.json").json()
+    return found
+
+
+def unknown(name: str) -> str:
+    """Give an id that there never was, of the same form."""
+    return name[:-4] + ("0000" if name[-4:] != "0000" else "1111")
+
+
+def call(http: Http, operation: Operation, name: str) -> Reply:
+    """Make one call with an id wherever the operation takes one."""
+    prefix = TAGS[operation.tag]
+    path = operation.path
+    for kind in operation.kinds:
+        path = path.replace(f"{{{kind}}}", name)
+    if operation.cursor:
+        path += f"?after={name}"
+    if prefix.query:
+        path += ("&" if "?" in path else "?") + prefix.query
+    if path.partition("?")[0].endswith("/parts"):
+        return http.post_form(path, [Part(name="data", data="{}\n", filename="upload")])
+    body: dict[str, object] = {"part_ids": []} if path.partition("?")[0].endswith("/complete") else {}
+    return http.call(operation.method, path, json.dumps(body).encode() if operation.method == "POST" else None)
+
+
+def masked(reply: Reply, name: str) -> tuple[int, bytes, dict[str, str]]:
+    """Give all that an answer says but for ids, request ids and dates."""
+    body = reply.body.replace(name.encode(), b"GIVEN")
+    for found, shown in MASKS:
+        body = found.sub(shown, body)
+    headers = {key: "" if key in VARYING else value for key, value in reply.headers.items()}
+    return reply.status, body, headers
+
+
+def test_each_operation_answers_a_foreign_id_like_an_unknown_one(
+    document: dict[str, Any], foreign: dict[str, list[str]], stranger: Http
+):
+    """Neither status nor body nor headers tell that it is there."""
+    looked_at = 0
+    for operation in operations(document):
+        kinds = operation.kinds or ((operation.cursor,) if operation.cursor else ())
+        for name in (name for kind in kinds for name in foreign[kind]):
+            given, expected = (masked(call(stranger, operation, each), each) for each in (name, unknown(name)))
+            looked_at += 1
+
+            assert given == expected, operation
+            assert given[0] in {400, 404}, operation
+
+    assert looked_at >= len(TAGS) * 16
+
+
+def test_no_operation_without_an_id_shows_anything_of_another(
+    document: dict[str, Any], foreign: dict[str, list[str]], stranger: Http
+):
+    """Lists, and whatever else there is to get."""
+    names = [name.encode() for kind in foreign.values() for name in kind]
+    for operation in operations(document):
+        if operation.method == "GET" and not operation.kinds and "{" not in operation.path:
+            prefix = TAGS.get(operation.tag)
+            reply = stranger.get(operation.path + (f"?{prefix.query}" if prefix and prefix.query else ""))
+
+            assert not any(name in reply.body for name in names), operation
+
+
+@pytest.mark.parametrize("prefix", TAGS.values(), ids=lambda prefix: prefix.name)
+def test_foreign_ids_in_bodies_are_answered_like_unknown_ones(
+    foreign: dict[str, list[str]], stranger: Http, prefix: Prefix
+):
+    """The file of a batch, at once and after validation, and the parts of an upload."""
+    api = Api(stranger, prefix)
+    for file_id in foreign["file_id"]:
+        ended = []
+        for name in (file_id, unknown(file_id)):
+            batch_id = api.create(name)
+            api.end(batch_id)
+            ended.append(masked(api.get(f"/batches/{batch_id}"), name))
+
+        given, expected = (re.sub(rb'"(failed_at|in_progress_at)": ?\d+', b"", body) for _, body, _ in ended)
+
+        assert given == expected
+
+    wish = {"bytes": 3, "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "batch"}
+    upload = api.post("/uploads", wish).json()["id"]
+    (part,) = foreign["part_id"]
+    given_part, expected_part = (
+        masked(api.post(f"/uploads/{upload}/complete", {"part_ids": [name]}), name) for name in (part, unknown(part))
+    )
+
+    assert given_part == expected_part
+    assert given_part[0] == 400
+
+
+def test_the_walk_knows_every_kind_of_id(document: dict[str, Any], foreign: dict[str, list[str]]):
+    """A new kind has to be given an example that belongs to another."""
+    kinds = {kind for operation in operations(document) for kind in operation.kinds}
+
+    assert kinds == set(foreign) - {"part_id"}
+    assert {operation.tag for operation in operations(document)} == {*TAGS, "Health"}

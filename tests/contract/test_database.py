@@ -5,11 +5,19 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, column, select, table
+from alembic import command
+from alembic.config import Config
+from msgspec.structs import replace
+from sqlalchemy import bindparam, column, create_engine, insert, select, table
+from tests.contract.test_batches import MINE, a_batch
 
 from overnight.adapters.sql import database as sql_database
+from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import NEWEST_VERSION, Database, Lookup, sqlite_file
+from overnight.adapters.sql.rows import to_row
+from overnight.adapters.sql.tables import batches as batches_table
 from overnight.domain.errors import Unavailable
+from overnight.domain.ids import BatchId
 
 alembic_version = table("alembic_version", column("version_num"))
 
@@ -47,6 +55,29 @@ async def test_the_newest_version_is_that_of_the_newest_migration(tmp_path: Path
         (version,) = found.execute("SELECT version_num FROM alembic_version").fetchone()
 
     assert version == NEWEST_VERSION
+
+
+async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What was in it stays, and no batch of then is taken for the repetition of another."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(sql_database.__file__).parent / "migrations"))
+    with create_engine(f"sqlite:///{sqlite_file(tmp_path)}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for name in ("batch_1", "batch_2"):
+            row = to_row(a_batch(name))
+            del row["idempotency_key"], row["fingerprint"]
+            connection.execute(insert(batches_table).values(row))
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+    batches = SqlBatches(database)
+
+    found = [await batches.get(MINE, BatchId(name)) for name in ("batch_1", "batch_2")]
+    added = await batches.add_once(replace(a_batch("batch_3"), fingerprint="print"), since=0)
+    await database.close()
+
+    assert found == [a_batch("batch_1"), a_batch("batch_2")]
+    assert added.id == "batch_3"
 
 
 class _Held:

@@ -495,6 +495,79 @@ class TestBatches:
 
         assert (batch.metadata, batch.output_expires_after) == (metadata, 3_600)
 
+    async def test_the_same_request_with_the_same_key_makes_one_batch(self, desk: Desk) -> None:
+        """The dispatcher hears of it once; what comes back is the batch as it stands."""
+        first = await desk.submit(idempotency_key="key", metadata={"a": "1", "b": "2"})
+        running = first.to(BatchStatus.IN_PROGRESS, START)
+        desk.tables.batches[first.id] = running
+
+        assert await desk.submit(idempotency_key="key", metadata={"b": "2", "a": "1"}) == running
+        assert desk.nudges == ["created"]
+        assert (await desk.submit(idempotency_key="other key")).id != first.id
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"input_file_id": "file-y"},
+            {"endpoint": "/v1/embeddings"},
+            {"metadata": {}},
+            {"output_expires_after": ExpiresAfter(anchor="created_at", seconds=3_600)},
+            {"flavour": AZURE},
+        ],
+        ids=str,
+    )
+    async def test_a_key_cannot_be_used_for_another_request(self, desk: Desk, changes: dict[str, Any]) -> None:
+        """And the first batch is named."""
+        first = await desk.submit(idempotency_key="key")
+
+        with pytest.raises(Conflict, match=first.id) as raised:
+            await desk.submit(**{"idempotency_key": "key"} | changes)
+
+        assert fault(raised) == ("Idempotency-Key", "idempotency_key_reused")
+        assert list(desk.tables.batches) == [first.id]
+
+    async def test_a_key_is_remembered_for_a_day(self, desk: Desk) -> None:
+        """And a second more."""
+        first = await desk.submit(idempotency_key="key")
+        desk.clock.jump(DAY)
+        again = await desk.submit(idempotency_key="key")
+        desk.clock.jump(1)
+        other = await desk.submit(idempotency_key="key", input_file_id="file-y")
+
+        assert again == first
+        assert other.id != first.id
+
+    @pytest.mark.parametrize(
+        ("key", "code"), [("", "invalid_value"), ("k" * 256, "string_above_max_length"), ("k" * 255, None)]
+    )
+    async def test_a_key_has_up_to_255_characters(self, desk: Desk, key: str, code: str | None) -> None:
+        """An empty one is a mistake of the caller, who would not be safe."""
+        if code is None:
+            assert (await desk.submit(idempotency_key=key)).idempotency_key == key
+            return
+        with pytest.raises(InvalidRequest) as raised:
+            await desk.submit(idempotency_key=key)
+
+        assert fault(raised) == ("Idempotency-Key", code)
+
+    async def test_what_a_client_sends_again_by_itself_makes_no_second_batch(self, desk: Desk) -> None:
+        """Within a minute, and only if it asks for the same."""
+        first = await desk.submit(metadata={"a": "b"})
+        desk.clock.jump(60)
+
+        assert await desk.submit(metadata={"a": "b"}, sent_again=True) == first
+        assert (await desk.submit(metadata={"a": "c"}, sent_again=True)).id != first.id
+        desk.clock.jump(1)
+        assert (await desk.submit(metadata={"a": "b"}, sent_again=True)).id != first.id
+
+    async def test_two_deliberate_requests_make_two_batches(self, desk: Desk) -> None:
+        """Nor is one with a key taken for one without."""
+        first, second = await desk.submit(), await desk.submit()
+        with_key = await desk.submit(idempotency_key="key")
+
+        assert len({first.id, second.id, with_key.id}) == 3
+        assert await desk.submit(sent_again=True) == second
+
     async def test_batches_are_listed(self, desk: Desk) -> None:
         """Newest first, with conditions."""
         made = [await desk.submit() for _ in range(3)]

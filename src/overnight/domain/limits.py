@@ -22,6 +22,12 @@ METADATA_PAIRS = 16
 METADATA_KEY_CHARS = 64
 METADATA_VALUE_CHARS = 512
 
+IDEMPOTENCY_KEY_CHARS = 255
+KEY_SECONDS = DAY
+"""How long an idempotency key is remembered."""
+RETRY_SECONDS = 60
+"""How long after a batch was created a request that a client sends again, without a key, is taken for the same one."""
+
 PROBLEMS_KEPT = 100
 """How many problems of an input file are kept; the true total stands in a message."""
 

@@ -155,8 +155,8 @@ def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
 FIXED = {
     "batches_page": "Most batches in a page of a list.",
     "files_page": "Most files in a page of a list.",
-    "shortest_expiry": "Seconds that a file lives at least, if it is to expire.",
-    "longest_expiry": "Seconds that a file lives at most, if it is to expire.",
+    "shortest_expiry": "Seconds that a caller can ask for at least, where a file is to expire.",
+    "longest_expiry": "Seconds that a caller can ask for at most, where a file is to expire.",
 }
 SAME = {
     "COMPLETION_WINDOW": "The only completion window.",

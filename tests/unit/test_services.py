@@ -106,7 +106,7 @@ class TestFiles:
         """Bytes and record."""
         file = await desk.receive(GOOD, GOOD)
 
-        assert (file.bytes, file.created_at, file.expires_at, file.filename) == (36, NOW, None, "in.jsonl")
+        assert (file.bytes, file.created_at, file.expires_at, file.filename) == (36, NOW, NOW + 30 * DAY, "in.jsonl")
         assert await desk.files.get(MINE, file.id) == file
         again, pieces = await desk.files.content(MINE, file.id)
         assert again == file
@@ -219,9 +219,19 @@ class TestFiles:
             await desk.receive(GOOD, flavour=flavour, expires_after=wish)
         assert fault(raised) == expected
 
+    async def test_a_batch_input_expires_by_itself_as_the_flavour_says(self, make: Callable[..., Desk]) -> None:
+        """CONTRACT 5.4: on OpenAI after 30 days; files of other purposes stay."""
+        desk, other = make(), make(input_life=7)
+
+        assert (await desk.receive(GOOD)).expires_at == NOW + 30 * DAY
+        assert (await desk.receive(GOOD, purpose="evals")).expires_at is None
+        assert (await desk.receive(GOOD, flavour=AZURE)).expires_at is None
+        assert (await other.receive(GOOD, flavour=AZURE)).expires_at == NOW + 7
+        assert (await make(input_life=None).receive(GOOD)).expires_at is None
+
     async def test_a_quota_counts_what_is_stored(self, make: Callable[..., Desk]) -> None:
         """CONTRACT 3.2: with and without expiry apart; deleted files make room."""
-        desk = make(files_without_expiry=1, files_with_expiry=1, shortest_expiry=1)
+        desk = make(files_without_expiry=1, files_with_expiry=1, shortest_expiry=1, input_life=None)
         wish = ExpiresAfter(anchor="created_at", seconds=60)
         first = await desk.receive(GOOD)
         await desk.receive(GOOD, expires_after=wish)
@@ -299,7 +309,7 @@ class TestUploads:
 
         assert (done.status, done.file_id) == (UploadStatus.COMPLETED, file.id)
         assert await desk.uploads.get(MINE, upload.id) == done
-        assert (file.filename, file.bytes, file.expires_at) == ("in.jsonl", 20, None)
+        assert (file.filename, file.bytes, file.expires_at) == ("in.jsonl", 20, NOW + 30 * DAY)
         _, pieces = await desk.files.content(MINE, file.id)
         assert await _read(pieces) == b'{"abcdef":1}\n' + b" " * 7
 
@@ -642,6 +652,22 @@ class TestSweeper:
         assert await desk.sweeper.sweep() == 2
         assert set(desk.blobs.held) == {stays.blob, kept.blob}
         assert await desk.sweeper.sweep() == 0
+
+    async def test_an_expired_file_goes_a_minute_later_and_not_while_a_batch_needs_it(self, desk: Desk) -> None:
+        """The batch may have been created in the very moment of the expiry."""
+        wish = ExpiresAfter(anchor="created_at", seconds=3_600)
+        free, needed = await desk.receive(GOOD, expires_after=wish), await desk.receive(GOOD, expires_after=wish)
+        batch = await desk.submit(input_file_id=needed.id)
+        desk.clock.jump(3_659)
+        assert await desk.sweeper.sweep() == 0
+        desk.clock.jump(1)
+        assert await desk.sweeper.sweep() == 1
+        assert await desk.sweeper.sweep_orphans() == 0
+        assert (free.blob in desk.blobs.held, needed.blob in desk.blobs.held) == (False, True)
+        desk.tables.batches[batch.id] = replace(batch, status=BatchStatus.EXPIRED)
+
+        assert await desk.sweeper.sweep() == 1
+        assert desk.blobs.held == {}
 
     async def test_what_nothing_names_is_removed_after_a_while(self, desk: Desk) -> None:
         """Left by a crash; what is young may be about to be named."""

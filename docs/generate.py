@@ -155,14 +155,17 @@ def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
 FIXED = {
     "batches_page": "Most batches in a page of a list.",
     "files_page": "Most files in a page of a list.",
-    "shortest_expiry": "Seconds that a file lives at least, if it is to expire.",
-    "longest_expiry": "Seconds that a file lives at most, if it is to expire.",
+    "shortest_expiry": "Seconds that a caller can ask for at least, where a file is to expire.",
+    "longest_expiry": "Seconds that a caller can ask for at most, where a file is to expire.",
 }
 SAME = {
     "COMPLETION_WINDOW": "The only completion window.",
     "METADATA_PAIRS": "Most pairs in the metadata of a batch.",
     "METADATA_KEY_CHARS": "Longest key in the metadata, in characters.",
     "METADATA_VALUE_CHARS": "Longest value in the metadata, in characters.",
+    "IDEMPOTENCY_KEY_CHARS": "Longest `Idempotency-Key`, in characters.",
+    "KEY_SECONDS": "Seconds that an `Idempotency-Key` is remembered.",
+    "RETRY_SECONDS": "Seconds within which what an SDK sends again by itself, without a key, makes no second batch.",
     "PROBLEMS_KEPT": "Problems of an input file that are listed; the true total stands in a message.",
 }
 
@@ -249,7 +252,7 @@ def api_page() -> str:
         "## Operations",
         "A number is the status of success under that prefix.",
         _table(("operation", "`/v1`", "`/openai/v1`", "`/openai`", "differs"), _operation_rows(operations)),
-        "## Query parameters",
+        "## Query parameters and headers",
         _table(("operation", "parameter", "type", "default"), _parameter_rows(document)),
         "## Without a prefix",
         _table(("operation", "meaning"), _health_rows(document)),
@@ -324,7 +327,7 @@ def _parameter_rows(document: Json) -> Rows:
             if operation["tags"][0] != "OpenAI":
                 continue
             for parameter in operation.get("parameters", ()):
-                if parameter["in"] == "query":
+                if parameter["in"] in {"query", "header"}:
                     schema = parameter["schema"]
                     default = schema.get("default")
                     route = f"`{method.upper()} {path.removeprefix('/v1')}`"

@@ -148,10 +148,21 @@ class LimitSettings(BaseModel):
     upload_life: int | None = Field(default=None, ge=1, description="Seconds until an unfinished upload expires.")
     files_without_expiry: int | None = Field(default=None, ge=1, description="Most files that never expire.")
     files_with_expiry: int | None = Field(default=None, ge=1, description="Most files that expire.")
+    input_life: int | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds after which a batch input file expires unless its upload says otherwise; 0: never.",
+    )
+    output_life: int | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds after which an output or error file expires unless its batch says otherwise; 0: never.",
+    )
 
     def over(self, defaults: Limits) -> Limits:
         """Give the limits that are in force."""
-        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        # Only a life can be 0, and none is how the domain says never.
+        given = {name: value or None for name, value in self.model_dump().items() if value is not None}
         return Limits(**{name: getattr(defaults, name) for name in defaults.__struct_fields__} | given)
 
 

@@ -28,6 +28,7 @@ from overnight.client import (
     Waiting,
 )
 from overnight.config import Settings
+from overnight.domain.flavour import Flavour
 
 IDS = ("batch_aaa1", "batch_aab2", "batch_b3")
 
@@ -298,3 +299,13 @@ def test_the_doctor_tells_of_batches_that_wait_for_the_disk_of_a_server() -> Non
 def test_many_names_are_shortened(names: list[str], words: str) -> None:
     """A server may offer hundreds of models."""
     assert words == in_short(names)
+
+
+def test_life_of_files_can_be_set_and_0_means_for_ever(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OVERNIGHT_LIMITS__OPENAI__INPUT_LIFE", "0")
+    monkeypatch.setenv("OVERNIGHT_LIMITS__AZURE__OUTPUT_LIFE", "60")
+
+    limits = Settings().limits_by_flavour()
+
+    assert (limits[Flavour.OPENAI].input_life, limits[Flavour.OPENAI].output_life) == (None, 2_592_000)
+    assert (limits[Flavour.AZURE].input_life, limits[Flavour.AZURE].output_life) == (None, 60)

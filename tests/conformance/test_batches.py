@@ -189,6 +189,14 @@ def test_result_files_expire_when_the_batch_says_so(each: Api, gate: Gate):
         assert file["expires_at"] == file["created_at"] + 1_209_600
 
 
+def test_result_files_expire_after_30_days_on_openai_and_not_on_azure(each: Api, gate: Gate):
+    batch = each.end(batch_of(each, "a", "wrong"))
+
+    for kind in ("output_file_id", "error_file_id"):
+        file = each.get(f"/files/{batch[kind]}").json()
+        assert file["expires_at"] == (None if each.prefix.azure else file["created_at"] + 2_592_000)
+
+
 def test_cancelled_batch_keeps_what_was_done(each: Api, gate: Gate):
     """Table 4.2 and section 5.2: each request exactly once; those that did not run count as neither."""
     names = ["a", "wrong", *(f"held-{number}" for number in range(100))]

@@ -30,6 +30,7 @@ FILE = Part(name="file", data=CONTENT, filename="input.jsonl", kind="application
 BATCH = Part(name="purpose", data="batch")
 
 ANCHOR, SECONDS = "created_at", "1209600"
+EVALS = Part(name="purpose", data="evals")
 BRACKETS = [Part(name="expires_after[seconds]", data=SECONDS), Part(name="expires_after[anchor]", data=ANCHOR)]
 DOTS = [Part(name="expires_after.seconds", data=SECONDS), Part(name="expires_after.anchor", data=ANCHOR)]
 
@@ -82,6 +83,13 @@ def test_expiry_is_read_in_both_encodings(each: Api, wish: list[Part]):
     file = each.post_form("/files", [*wish, BATCH, FILE]).json()
 
     assert file["expires_at"] == file["created_at"] + int(SECONDS)
+
+
+def test_batch_file_expires_after_30_days_on_openai_unless_asked(api: Api):
+    batch, evals = (api.post_form("/files", [purpose, FILE]).json() for purpose in (BATCH, EVALS))
+
+    assert batch["expires_at"] == batch["created_at"] + 2_592_000
+    assert evals["expires_at"] is None
 
 
 @pytest.mark.parametrize("prefix", [AZURE, AZURE_V1], ids=lambda prefix: prefix.name)

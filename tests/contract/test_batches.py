@@ -1,5 +1,7 @@
 """The promises of ``ports/batches.py``."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 from tests.contract.records import Records, together
@@ -249,6 +251,68 @@ async def test_of_two_saves_at_once_one_wins(batches: Batches) -> None:
     )
 
     assert sorted(outcomes) == [False, False, True]
+
+
+class TestRepeats:
+    """A request that is sent again makes no second batch."""
+
+    async def add(self, batches: Batches, name: str, *, since: int = int(NOW), **changes: Any) -> str:
+        """Store a batch unless it repeats one; give the id of the one that is stored."""
+        batch = replace(a_batch(name), fingerprint="print", **changes)
+        return (await batches.add_once(batch, since=since)).id
+
+    async def test_a_batch_that_repeats_none_is_stored(self, batches: Batches) -> None:
+        """With its key and its fingerprint."""
+        batch = replace(a_batch(), fingerprint="print", idempotency_key="key")
+
+        assert await batches.add_once(batch, since=int(NOW)) == batch
+        assert await batches.get(MINE, batch.id) == batch
+
+    async def test_the_batch_with_the_key_is_given_as_it_stands(self, batches: Batches) -> None:
+        """Whatever the second one asks for: whoever asks compares."""
+        await self.add(batches, "batch_1", idempotency_key="key")
+        [claimed] = await _claim(batches, ANN)
+        second = replace(a_batch("batch_2"), fingerprint="other", idempotency_key="key")
+
+        assert await batches.add_once(second, since=int(NOW)) == claimed
+        assert await batches.get(MINE, second.id) is None
+
+    async def test_another_key_or_resource_is_another_request(self, batches: Batches) -> None:
+        """The fingerprint counts for nothing where there is a key."""
+        assert await self.add(batches, "batch_1", idempotency_key="key") == "batch_1"
+        assert await self.add(batches, "batch_2", idempotency_key="KEY") == "batch_2"
+        assert await self.add(batches, "batch_3", idempotency_key="key", resource=OTHERS) == "batch_3"
+        assert await self.add(batches, "batch_4") == "batch_4"
+
+    async def test_a_key_is_forgotten_after_its_time(self, batches: Batches) -> None:
+        """The old batch stays, and the key is the new one's."""
+        await self.add(batches, "batch_1", idempotency_key="key")
+
+        assert await self.add(batches, "batch_2", since=int(NOW) + 1, idempotency_key="key") == "batch_2"
+        assert await self.add(batches, "batch_3", idempotency_key="key") == "batch_2"
+        old = await batches.get(MINE, BatchId("batch_1"))
+        assert old is not None
+        assert (old.idempotency_key, old.fingerprint) == (None, "print")
+
+    async def test_without_a_key_the_newest_of_the_fingerprint_is_given(self, batches: Batches) -> None:
+        """If it is no older than asked, and of the same resource."""
+        for name in ("batch_1", "batch_2"):
+            await batches.add(replace(a_batch(name), fingerprint="print"))
+        await batches.add(replace(a_batch("batch_3"), fingerprint="another"))
+
+        assert await self.add(batches, "batch_4") == "batch_2"
+        assert await self.add(batches, "batch_5", resource=OTHERS) == "batch_5"
+        assert await self.add(batches, "batch_6", since=int(NOW) + 1) == "batch_6"
+
+    @pytest.mark.parametrize("key", ["key", None])
+    async def test_of_many_equal_ones_at_once_one_is_stored(self, batches: Batches, key: str | None) -> None:
+        """Whatever the interleaving."""
+        names = await together(*(self.add(batches, f"batch_{number}", idempotency_key=key) for number in range(9)))
+
+        page = await batches.page(MINE, BatchQuery(limit=10))
+        assert page is not None
+        assert {batch.id for batch in page.items} == set(names)
+        assert len(page.items) == 1
 
 
 class TestClaims:

@@ -5,12 +5,20 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, column, select, table
+from alembic import command
+from alembic.config import Config
+from msgspec.structs import replace
+from sqlalchemy import bindparam, column, create_engine, insert, select, table
+from tests.contract.test_batches import MINE, a_batch
 
 from overnight.adapters.sql import database as sql_database
+from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import NEWEST_VERSION, Database, Lookup, sqlite_file
 from overnight.adapters.sql.keys import SqlKeys
+from overnight.adapters.sql.rows import to_row
+from overnight.adapters.sql.tables import batches as batches_table
 from overnight.domain.errors import Unavailable
+from overnight.domain.ids import BatchId
 
 alembic_version = table("alembic_version", column("version_num"))
 
@@ -51,21 +59,28 @@ async def test_the_newest_version_is_that_of_the_newest_migration(tmp_path: Path
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """What it holds stays."""
+    """What was in it stays, and no batch of then is taken for the repetition of another."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(sql_database.__file__).parent / "migrations"))
+    with create_engine(f"sqlite:///{sqlite_file(tmp_path)}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for name in ("batch_1", "batch_2"):
+            row = to_row(a_batch(name))
+            del row["idempotency_key"], row["fingerprint"]
+            connection.execute(insert(batches_table).values(row))
     database = Database(sqlite_file(tmp_path))
     await database.migrate()
-    await database.close()
-    with closing(sqlite3.connect(sqlite_file(tmp_path))) as older, older:
-        older.executescript("DROP TABLE keys; DROP TABLE resources; UPDATE alembic_version SET version_num = '0001'")
-        older.execute("INSERT INTO parts VALUES ('part_1', 'upload_1', 1, 1, 'b')")
-    database = Database(sqlite_file(tmp_path))
-    await database.migrate()
+    batches = SqlBatches(database)
+
+    found = [await batches.get(MINE, BatchId(name)) for name in ("batch_1", "batch_2")]
     any_key = await SqlKeys(database).any()
-    kept = await database.rows(select(column("id")).select_from(table("parts")))
+    added = await batches.add_once(replace(a_batch("batch_3"), fingerprint="print"), since=0)
     await database.close()
 
+    assert found == [a_batch("batch_1"), a_batch("batch_2")]
+    assert added.id == "batch_3"
     assert not any_key
-    assert kept == [{"id": "part_1"}]
 
 
 async def test_keys_that_cannot_be_read_are_unavailable(tmp_path: Path) -> None:

@@ -242,11 +242,12 @@ class House:
         finally:
             await self.kind.close()
 
-    async def upload(self, content: bytes, flavour: Flavour = Flavour.OPENAI) -> File:
+    async def upload(self, content: bytes, flavour: Flavour = Flavour.OPENAI, **more: Any) -> File:
         """Store an input file."""
+        new = NewFile(filename="in.jsonl", purpose="batch", **more)
         async with self.files.receiving(flavour) as receiver:
             await receiver.write(content)
-            return await receiver.finish(DEFAULT_RESOURCE, flavour, NewFile(filename="in.jsonl", purpose="batch"))
+            return await receiver.finish(DEFAULT_RESOURCE, flavour, new)
 
     async def submit(
         self, requests: int | Sequence[bytes] = 3, flavour: Flavour = Flavour.OPENAI, **more: Any

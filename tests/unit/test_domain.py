@@ -414,6 +414,9 @@ def test_the_limits_are_those_of_the_vendors() -> None:
     assert (openai.requests_per_file, azure.requests_per_file) == (50_000, 100_000)
     assert openai.input_file_bytes == azure.input_file_bytes == 200 * MIB
     assert (openai.upload_bytes, azure.upload_bytes) == (8 * GIB, 9 * GIB)
+    assert (openai.input_life, openai.output_life, azure.input_life, azure.output_life) == (2_592_000,) * 2 + (
+        None,
+    ) * 2
     assert (openai.files_without_expiry, azure.files_without_expiry, azure.files_with_expiry) == (None, 500, 10_000)
 
 

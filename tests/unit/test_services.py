@@ -106,7 +106,7 @@ class TestFiles:
         """Bytes and record."""
         file = await desk.receive(GOOD, GOOD)
 
-        assert (file.bytes, file.created_at, file.expires_at, file.filename) == (36, NOW, None, "in.jsonl")
+        assert (file.bytes, file.created_at, file.expires_at, file.filename) == (36, NOW, NOW + 30 * DAY, "in.jsonl")
         assert await desk.files.get(MINE, file.id) == file
         again, pieces = await desk.files.content(MINE, file.id)
         assert again == file
@@ -219,9 +219,19 @@ class TestFiles:
             await desk.receive(GOOD, flavour=flavour, expires_after=wish)
         assert fault(raised) == expected
 
+    async def test_a_batch_input_expires_by_itself_as_the_flavour_says(self, make: Callable[..., Desk]) -> None:
+        """CONTRACT 5.4: on OpenAI after 30 days; files of other purposes stay."""
+        desk, other = make(), make(input_life=7)
+
+        assert (await desk.receive(GOOD)).expires_at == NOW + 30 * DAY
+        assert (await desk.receive(GOOD, purpose="evals")).expires_at is None
+        assert (await desk.receive(GOOD, flavour=AZURE)).expires_at is None
+        assert (await other.receive(GOOD, flavour=AZURE)).expires_at == NOW + 7
+        assert (await make(input_life=None).receive(GOOD)).expires_at is None
+
     async def test_a_quota_counts_what_is_stored(self, make: Callable[..., Desk]) -> None:
         """CONTRACT 3.2: with and without expiry apart; deleted files make room."""
-        desk = make(files_without_expiry=1, files_with_expiry=1, shortest_expiry=1)
+        desk = make(files_without_expiry=1, files_with_expiry=1, shortest_expiry=1, input_life=None)
         wish = ExpiresAfter(anchor="created_at", seconds=60)
         first = await desk.receive(GOOD)
         await desk.receive(GOOD, expires_after=wish)
@@ -299,7 +309,7 @@ class TestUploads:
 
         assert (done.status, done.file_id) == (UploadStatus.COMPLETED, file.id)
         assert await desk.uploads.get(MINE, upload.id) == done
-        assert (file.filename, file.bytes, file.expires_at) == ("in.jsonl", 20, None)
+        assert (file.filename, file.bytes, file.expires_at) == ("in.jsonl", 20, NOW + 30 * DAY)
         _, pieces = await desk.files.content(MINE, file.id)
         assert await _read(pieces) == b'{"abcdef":1}\n' + b" " * 7
 
@@ -495,6 +505,79 @@ class TestBatches:
 
         assert (batch.metadata, batch.output_expires_after) == (metadata, 3_600)
 
+    async def test_the_same_request_with_the_same_key_makes_one_batch(self, desk: Desk) -> None:
+        """The dispatcher hears of it once; what comes back is the batch as it stands."""
+        first = await desk.submit(idempotency_key="key", metadata={"a": "1", "b": "2"})
+        running = first.to(BatchStatus.IN_PROGRESS, START)
+        desk.tables.batches[first.id] = running
+
+        assert await desk.submit(idempotency_key="key", metadata={"b": "2", "a": "1"}) == running
+        assert desk.nudges == ["created"]
+        assert (await desk.submit(idempotency_key="other key")).id != first.id
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"input_file_id": "file-y"},
+            {"endpoint": "/v1/embeddings"},
+            {"metadata": {}},
+            {"output_expires_after": ExpiresAfter(anchor="created_at", seconds=3_600)},
+            {"flavour": AZURE},
+        ],
+        ids=str,
+    )
+    async def test_a_key_cannot_be_used_for_another_request(self, desk: Desk, changes: dict[str, Any]) -> None:
+        """And the first batch is named."""
+        first = await desk.submit(idempotency_key="key")
+
+        with pytest.raises(Conflict, match=first.id) as raised:
+            await desk.submit(**{"idempotency_key": "key"} | changes)
+
+        assert fault(raised) == ("Idempotency-Key", "idempotency_key_reused")
+        assert list(desk.tables.batches) == [first.id]
+
+    async def test_a_key_is_remembered_for_a_day(self, desk: Desk) -> None:
+        """And a second more."""
+        first = await desk.submit(idempotency_key="key")
+        desk.clock.jump(DAY)
+        again = await desk.submit(idempotency_key="key")
+        desk.clock.jump(1)
+        other = await desk.submit(idempotency_key="key", input_file_id="file-y")
+
+        assert again == first
+        assert other.id != first.id
+
+    @pytest.mark.parametrize(
+        ("key", "code"), [("", "invalid_value"), ("k" * 256, "string_above_max_length"), ("k" * 255, None)]
+    )
+    async def test_a_key_has_up_to_255_characters(self, desk: Desk, key: str, code: str | None) -> None:
+        """An empty one is a mistake of the caller, who would not be safe."""
+        if code is None:
+            assert (await desk.submit(idempotency_key=key)).idempotency_key == key
+            return
+        with pytest.raises(InvalidRequest) as raised:
+            await desk.submit(idempotency_key=key)
+
+        assert fault(raised) == ("Idempotency-Key", code)
+
+    async def test_what_a_client_sends_again_by_itself_makes_no_second_batch(self, desk: Desk) -> None:
+        """Within a minute, and only if it asks for the same."""
+        first = await desk.submit(metadata={"a": "b"})
+        desk.clock.jump(60)
+
+        assert await desk.submit(metadata={"a": "b"}, sent_again=True) == first
+        assert (await desk.submit(metadata={"a": "c"}, sent_again=True)).id != first.id
+        desk.clock.jump(1)
+        assert (await desk.submit(metadata={"a": "b"}, sent_again=True)).id != first.id
+
+    async def test_two_deliberate_requests_make_two_batches(self, desk: Desk) -> None:
+        """Nor is one with a key taken for one without."""
+        first, second = await desk.submit(), await desk.submit()
+        with_key = await desk.submit(idempotency_key="key")
+
+        assert len({first.id, second.id, with_key.id}) == 3
+        assert await desk.submit(sent_again=True) == second
+
     async def test_batches_are_listed(self, desk: Desk) -> None:
         """Newest first, with conditions."""
         made = [await desk.submit() for _ in range(3)]
@@ -569,6 +652,22 @@ class TestSweeper:
         assert await desk.sweeper.sweep() == 2
         assert set(desk.blobs.held) == {stays.blob, kept.blob}
         assert await desk.sweeper.sweep() == 0
+
+    async def test_an_expired_file_goes_a_minute_later_and_not_while_a_batch_needs_it(self, desk: Desk) -> None:
+        """The batch may have been created in the very moment of the expiry."""
+        wish = ExpiresAfter(anchor="created_at", seconds=3_600)
+        free, needed = await desk.receive(GOOD, expires_after=wish), await desk.receive(GOOD, expires_after=wish)
+        batch = await desk.submit(input_file_id=needed.id)
+        desk.clock.jump(3_659)
+        assert await desk.sweeper.sweep() == 0
+        desk.clock.jump(1)
+        assert await desk.sweeper.sweep() == 1
+        assert await desk.sweeper.sweep_orphans() == 0
+        assert (free.blob in desk.blobs.held, needed.blob in desk.blobs.held) == (False, True)
+        desk.tables.batches[batch.id] = replace(batch, status=BatchStatus.EXPIRED)
+
+        assert await desk.sweeper.sweep() == 1
+        assert desk.blobs.held == {}
 
     async def test_what_nothing_names_is_removed_after_a_while(self, desk: Desk) -> None:
         """Left by a crash; what is young may be about to be named."""

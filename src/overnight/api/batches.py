@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from overnight.api.context import Context, Prefix, reply
@@ -17,6 +17,11 @@ from overnight.services.batches import NewBatch
 
 _DEFAULT_PAGE = 20
 
+_ABOUT_KEY = "Your name for this request: sent again with the same key within 24 hours, it makes no second batch."
+
+# SDKs count here how often they have sent a request again by themselves (CONTRACT section 6.4).
+_RETRY_COUNT = "x-stainless-retry-count"
+
 
 def batch_routes(context: Context) -> APIRouter:
     """Make the routes of batches for one prefix."""
@@ -26,10 +31,15 @@ def batch_routes(context: Context) -> APIRouter:
     one, many = (AzureBatchObject, AzureBatchPage) if azure else (BatchObject, BatchPage)
 
     @routes.post("/batches", response_model=one, status_code=prefix.batch_created)
-    async def create_batch(request: Request, body: CreateBatchBody) -> Response:
+    async def create_batch(
+        request: Request,
+        body: CreateBatchBody,
+        idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key", description=_ABOUT_KEY)] = None,
+    ) -> Response:
         """Create a batch; its input is checked after this has answered."""
         resource = context.resource(request)
-        batch = await batches.create(resource, prefix.flavour, _new_batch(body))
+        new = _new_batch(body, idempotency_key, sent_again=_is_sent_again(request))
+        batch = await batches.create(resource, prefix.flavour, new)
         return reply(one.of(batch), status=prefix.batch_created)
 
     @routes.get("/batches", response_model=many)
@@ -68,7 +78,12 @@ def _query(request: Request, prefix: Prefix, after: str | None, limit: int) -> B
     )
 
 
-def _new_batch(body: CreateBatchBody) -> NewBatch:
+def _is_sent_again(request: Request) -> bool:
+    # Anything can be written into a header, and only a count above 0 means something.
+    return request.headers.get(_RETRY_COUNT, "").strip().lstrip("0").isdecimal()
+
+
+def _new_batch(body: CreateBatchBody, key: str | None, *, sent_again: bool) -> NewBatch:
     if body.input_file_id is None or not body.input_file_id:
         if body.input_blob:
             message = "This server reads its input from files: upload the file and pass its id as 'input_file_id'."
@@ -81,6 +96,8 @@ def _new_batch(body: CreateBatchBody) -> NewBatch:
         completion_window=body.completion_window,
         metadata=body.metadata,
         output_expires_after=_output_expiry(body),
+        idempotency_key=key,
+        sent_again=sent_again,
     )
 
 

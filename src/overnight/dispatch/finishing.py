@@ -83,6 +83,8 @@ async def _publishable(owned: Owned, key: str, kind: str) -> File | None:
         return None
     now = int(parts.clock.now())
     life = batch.output_expires_after
+    if life is None:
+        life = parts.limits[batch.flavour].output_life
     return File(
         id=output_file_id(batch.flavour, parts.entropy.hex()),
         resource=batch.resource,

@@ -25,7 +25,8 @@ async def validate(owned: Owned) -> None:
     if batch.overdue(parts.clock.now()):
         await owned.save(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
         return
-    file = await parts.files.get(batch.resource, batch.input_file_id, now=parts.clock.now())
+    # A file that expired while its batch waited is still there: its bytes stay as long as the batch is active.
+    file = await parts.files.get(batch.resource, batch.input_file_id, now=batch.created_at)
     problem = _unusable(file, batch.input_file_id)
     if file is None or problem is not None:
         await _fail(owned, (problem,) if problem else ())

@@ -84,6 +84,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     ``input_blob`` is the key of the input's bytes, known once the input was accepted.
     ``epoch`` counts the claims on the batch: a write that names an older epoch than the stored one is refused.
+    ``fingerprint`` is the same for equal requests; ``idempotency_key`` is the caller's name for one request.
     """
 
     id: BatchId
@@ -116,6 +117,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     deployment: str | None = None
     usage: Usage = NO_USAGE
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
 
     def to(self, status: BatchStatus, now: float, **changes: object) -> Batch:
         """Give the batch in its next status, with that status's timestamp set.

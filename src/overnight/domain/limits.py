@@ -22,12 +22,21 @@ METADATA_PAIRS = 16
 METADATA_KEY_CHARS = 64
 METADATA_VALUE_CHARS = 512
 
+IDEMPOTENCY_KEY_CHARS = 255
+KEY_SECONDS = DAY
+"""How long an idempotency key is remembered."""
+RETRY_SECONDS = 60
+"""How long after a batch was created a request that a client sends again, without a key, is taken for the same one."""
+
 PROBLEMS_KEPT = 100
 """How many problems of an input file are kept; the true total stands in a message."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one flavour accepts. Sizes are bytes, durations seconds; ``None`` means no limit."""
+    """What one flavour accepts. Sizes are bytes, durations seconds; ``None`` means no limit.
+
+    ``input_life`` and ``output_life`` hold for the files of a batch whose caller did not say when they expire.
+    """
 
     requests_per_file: int
     input_file_bytes: int = 200 * MIB
@@ -42,6 +51,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     files_page: int = 10_000
     shortest_expiry: int
     longest_expiry: int = 30 * DAY
+    input_life: int | None = None
+    output_life: int | None = None
 
 
 DEFAULTS: Mapping[Flavour, Limits] = {
@@ -50,6 +61,8 @@ DEFAULTS: Mapping[Flavour, Limits] = {
         upload_bytes=8 * GIB,
         upload_life=3_600,
         shortest_expiry=3_600,
+        input_life=30 * DAY,
+        output_life=30 * DAY,
     ),
     Flavour.AZURE: Limits(
         requests_per_file=100_000,

@@ -27,6 +27,14 @@ class Batches(Protocol):
     async def add(self, batch: Batch) -> None:
         """Store a new batch; durable on return."""
 
+    async def add_once(self, batch: Batch, *, since: int) -> Batch:
+        """Store a new batch unless it repeats one, and give the batch that is stored; durable on return.
+
+        It repeats the newest batch of its resource that was created at ``since`` (unix seconds) or later and has the
+        same idempotency key; without a key, the newest that has the same fingerprint and no key either.
+        Of equal ones at once, one is stored. An older batch with the key loses it.
+        """
+
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         """Give a batch of this resource; ``None`` for unknown and foreign ids alike."""
 

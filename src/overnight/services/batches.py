@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,9 +15,12 @@ from overnight.domain.file import ExpiresAfter
 from overnight.domain.ids import FileId
 from overnight.domain.limits import (
     COMPLETION_WINDOW,
+    IDEMPOTENCY_KEY_CHARS,
+    KEY_SECONDS,
     METADATA_KEY_CHARS,
     METADATA_PAIRS,
     METADATA_VALUE_CHARS,
+    RETRY_SECONDS,
     WINDOW_SECONDS,
 )
 from overnight.services.files import check_expiry, unknown_cursor
@@ -34,13 +38,18 @@ if TYPE_CHECKING:
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asks for."""
+    """What the caller asks for.
+
+    ``idempotency_key`` names the request; ``sent_again`` says that the client has sent it before and saw no answer.
+    """
 
     input_file_id: str
     endpoint: str
     completion_window: str
     metadata: dict[str, str] | None = None
     output_expires_after: ExpiresAfter | None = None
+    idempotency_key: str | None = None
+    sent_again: bool = False
 
 
 class BatchService:
@@ -58,9 +67,14 @@ class BatchService:
     async def create(self, resource: ResourceId, flavour: Flavour, new: NewBatch) -> Batch:
         """Create a batch in ``validating``; what is in its file is looked at later.
 
+        A request that repeats another gets the batch of that one: by its key, or, sent again without a key, by what
+        it asks for.
+
         Raises:
             InvalidRequest: the shape of the request is wrong (CONTRACT section 3.5).
+            Conflict: the key was used for a request that asked for something else.
         """
+        _check_key(new.idempotency_key)
         _check_endpoint(new.endpoint, flavour)
         _check_window(new.completion_window)
         _check_metadata(new.metadata)
@@ -77,9 +91,22 @@ class BatchService:
             expiry=DEFAULT_EXPIRY[flavour],
             metadata=new.metadata,
             output_expires_after=check_expiry(new.output_expires_after, self._limits[flavour], "output_expires_after"),
+            idempotency_key=new.idempotency_key,
+            fingerprint=_fingerprint(flavour, new),
         )
+        stored = await self._add(batch, new, now)
+        if stored.id == batch.id:
+            self._signals.batch_created()
+        elif stored.fingerprint != batch.fingerprint:
+            raise _key_reused(stored)
+        return stored
+
+    async def _add(self, batch: Batch, new: NewBatch, now: int) -> Batch:
+        if new.idempotency_key is not None:
+            return await self._batches.add_once(batch, since=now - KEY_SECONDS)
+        if new.sent_again:
+            return await self._batches.add_once(batch, since=now - RETRY_SECONDS)
         await self._batches.add(batch)
-        self._signals.batch_created()
         return batch
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch:
@@ -110,6 +137,37 @@ class BatchService:
             if await self._batches.save(cancelling, expected=batch):
                 self._signals.batch_changed(batch_id)
                 return cancelling
+
+
+def _fingerprint(flavour: Flavour, new: NewBatch) -> str:
+    """Put what a request asks for into one text, equal only for equal requests."""
+    asked = (
+        flavour,
+        new.input_file_id,
+        new.endpoint,
+        new.completion_window,
+        new.metadata,
+        new.output_expires_after,
+    )
+    return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()
+
+
+def _check_key(key: str | None) -> None:
+    if key is None:
+        return
+    if not key:
+        message = "Invalid 'Idempotency-Key': it is empty. Send a value of your own for each new batch, or no header."
+        raise InvalidRequest(message, param="Idempotency-Key", code="invalid_value")
+    if len(key) > IDEMPOTENCY_KEY_CHARS:
+        raise _too_long("Idempotency-Key", "string", IDEMPOTENCY_KEY_CHARS, len(key))
+
+
+def _key_reused(stored: Batch) -> Conflict:
+    message = (
+        f"This 'Idempotency-Key' was used within the last 24 hours to create the batch '{stored.id}' from another"
+        " request. Send the same request again, or another key for a new batch."
+    )
+    return Conflict(message, param="Idempotency-Key", code="idempotency_key_reused")
 
 
 def _check_endpoint(endpoint: str, flavour: Flavour) -> None:

@@ -155,6 +155,8 @@ class FileService:
             self._check_input(received, flavour, new, limits)
         now = self._clock.now()
         life = check_expiry(new.expires_after, limits, "expires_after")
+        if life is None and purpose is Purpose.BATCH:
+            life = limits.input_life
         await self.check_quota(resource, flavour, expiring=life is not None)
         await received.commit()
         return File(

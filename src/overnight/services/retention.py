@@ -22,6 +22,9 @@ _AT_ONCE = 100
 # Bytes are stored before they are spoken of; what nobody speaks of after so many seconds was left by a crash.
 _ORPHAN_AFTER = 3_600
 
+# A batch whose input expires at the moment of its creation has the bytes kept by the time this is over.
+_EXPIRED_FOR = 60
+
 _OF_BATCHES = "batches/"
 
 
@@ -41,7 +44,7 @@ class Sweeper:
     async def sweep(self) -> int:
         """Remove what is deleted or expired, bytes first and then the note of them; say how many things went."""
         now = self._clock.now()
-        files = await self._files.gone(now=now, limit=_AT_ONCE)
+        files = await self._files.gone(now=now - _EXPIRED_FOR, limit=_AT_ONCE)
         for file in files:
             await self._blobs.delete(file.blob)
             await self._files.forget_bytes(file)

@@ -58,6 +58,16 @@ class MemoryBatches:
     async def add(self, batch: Batch) -> None:
         _insert(self._tables.batches, batch.id, batch)
 
+    async def add_once(self, batch: Batch, *, since: int) -> Batch:
+        for stored in reversed(self._tables.batches.values()):
+            if _repeats(batch, stored):
+                if stored.created_at >= since:
+                    return stored
+                self._tables.batches[stored.id] = msgspec.structs.replace(stored, idempotency_key=None)
+                break
+        await self.add(batch)
+        return batch
+
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         batch = self._tables.batches.get(batch_id)
         return batch if batch is not None and batch.resource == resource else None
@@ -357,6 +367,12 @@ def _insert(table: dict[Key, Stored], key: Key, record: Stored) -> None:
         message = f"{key} is there already"
         raise ValueError(message)
     table[key] = record
+
+
+def _repeats(batch: Batch, stored: Batch) -> bool:
+    if (batch.resource, batch.idempotency_key) != (stored.resource, stored.idempotency_key):
+        return False
+    return batch.idempotency_key is not None or batch.fingerprint == stored.fingerprint
 
 
 def _holds(condition: Condition, batch: Batch) -> bool:

@@ -41,6 +41,21 @@ class SqlBatches:
             await connection.execute(insert(batches).values(to_row(batch)))
         reached("batch.added")
 
+    async def add_once(self, batch: Batch, *, since: int) -> Batch:
+        equal = _repeated_by(batch)
+        forgetting = update(batches).where(*equal, batches.c.created_at < since).values(idempotency_key=None)
+        finding = select(batches).where(*equal, batches.c.created_at >= since).order_by(batches.c.seq.desc()).limit(1)
+        async with self._database.transaction() as connection:
+            # This first, though it seldom changes anything: it takes the write lock, so that of equal ones at once
+            # each finds the one before it.
+            await connection.execute(forgetting)
+            row = (await connection.execute(finding)).mappings().first()
+            if row is not None:
+                return to_record(Batch, dict(row))
+            await connection.execute(insert(batches).values(to_row(batch)))
+        reached("batch.added")
+        return batch
+
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         row = await self._database.look_up(_ONE, id=batch_id, resource=resource)
         return None if row is None else to_record(Batch, row)
@@ -134,6 +149,15 @@ class SqlBatches:
 def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Name a batch as its reader knows it: a raised epoch is another owner's."""
     return batches.c.id == batch.id, batches.c.epoch == batch.epoch
+
+
+def _repeated_by(batch: Batch) -> tuple[ColumnElement[bool], ...]:
+    """Name the batches that a new one repeats, whatever their age."""
+    same_key = batches.c.idempotency_key == batch.idempotency_key
+    if batch.idempotency_key is None:
+        # A comparison with no key is one with NULL.
+        return batches.c.resource == batch.resource, same_key, batches.c.fingerprint == batch.fingerprint
+    return batches.c.resource == batch.resource, same_key
 
 
 _OPERATORS = {"eq": eq, "ne": ne, "gt": gt, "ge": ge, "lt": lt, "le": le}

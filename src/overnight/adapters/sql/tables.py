@@ -89,9 +89,13 @@ batches = Table(
     Column("usage", Text, nullable=False),
     Column("worker", String(80)),
     Column("lease_until", Float, nullable=False, server_default="0"),
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64)),
     Index("batches_of_resource", "resource", "seq"),
     Index("batches_by_status", "status", "seq"),
     Index("batches_by_input", "input_file_id"),
+    Index("batches_by_key", "resource", "idempotency_key", unique=True),
+    Index("batches_by_fingerprint", "resource", "fingerprint"),
 )
 
 resources = Table(

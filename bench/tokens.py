@@ -23,7 +23,7 @@ _COUNTERS = ChosenCounters({})
 
 
 def run(folder: Path) -> list[Figure]:
-    """Measure; one core is busy, so processor time is what a quiet machine takes."""
+    """Measure in processor time: only one core is busy, and other programs on the machine must not count."""
     path = _chat(folder / "chat.jsonl")
     size = path.stat().st_size / 1e6
     _COUNTERS.of("gpt-4o").count("loaded")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery
+from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery, tokens
 from bench.figures import Figure, show
 
 BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
     "log": log.run,
     "recovery": recovery.run,
     "upload-and-polling": polling.run,
+    "tokens": tokens.run,
 }
 
 

@@ -26,6 +26,8 @@ from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.sql.keys import SqlKeys
 from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses
+from overnight.adapters.tokens.choice import ChosenCounters, by_setting
+from overnight.adapters.tokens.huggingface import TokenizerUnusable
 from overnight.adapters.upstreams.catalogue import Catalogue
 from overnight.adapters.upstreams.embedded import (
     MODEL_NAME,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from overnight.domain.ids import ResourceId
     from overnight.domain.key import Key
     from overnight.ports.results import ResultLogs
+    from overnight.ports.tokens import TokenCounters
     from overnight.ports.troubles import Troubles
 
 log = structlog.get_logger()
@@ -443,6 +446,19 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         raise StartupError(message, "choose another port with `--port`, or `--port 0` for a free one") from error
     with listener:
         yield listener
+
+
+def token_counters(settings: Settings, every: str | None = None) -> TokenCounters:
+    """Choose the tokenizers: those of the deployments, or what ``every`` says for all models.
+
+    Raises ``ConfigError`` if the file of a tokenizer cannot be used.
+    """
+    deployments = () if every else settings.deployments
+    try:
+        chosen = {each.name: by_setting(each.tokenizer, each.model or each.name) for each in deployments}
+        return ChosenCounters(chosen, by_setting(every, "") if every not in (None, "auto") else None)
+    except TokenizerUnusable as error:
+        raise ConfigError(str(error), error.hint) from error
 
 
 def diagnose(settings: Settings) -> list[Check]:

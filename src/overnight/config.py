@@ -21,6 +21,7 @@ _DAY = 86_400.0
 _START_CONCURRENCY = 16
 
 _STORES = ("s3", "az", "gs", "file")
+_TOKENIZERS = ("auto", "estimate", "o200k", "cl100k")
 
 
 class ConfigError(Exception):
@@ -30,6 +31,14 @@ class ConfigError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def known_tokenizer(setting: str) -> str:
+    """Give the setting back. Raises ``ValueError`` if it is neither a name nor the path of a JSON file."""
+    if setting not in _TOKENIZERS and not setting.endswith(".json"):
+        message = f"`{setting}` is no tokenizer: {', '.join(_TOKENIZERS)} or the path of a tokenizer.json"
+        raise ValueError(message)
+    return setting
 
 
 class UpstreamSettings(BaseModel):
@@ -132,6 +141,16 @@ class DeploymentSettings(BaseModel):
     expiry: Expiry | None = Field(
         default=None, description="expire or continue at the end of the window; the rule of the route if left out."
     )
+    tokenizer: str = Field(
+        default="auto",
+        description="What counts prompt tokens: auto (by the model's name), estimate (by size), o200k, cl100k, or the "
+        "path of a tokenizer.json.",
+    )
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _known(cls, tokenizer: str) -> str:
+        return known_tokenizer(tokenizer)
 
 
 class LimitSettings(BaseModel):

@@ -451,6 +451,49 @@ def test_problems_can_be_read_by_programs(bare: Cli, write: Write) -> None:
     assert found.json == [{"line": 1, "param": "url"}]
 
 
+def test_the_prompt_tokens_of_a_file_are_counted_on_this_machine(bare: Cli, write: Write) -> None:
+    """By model, and it says by which tokenizer and how far it can be trusted."""
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello world"}]}
+    write(request("a", "x" * 40), request("b", body=body), "nope")
+    found = bare("files", "stats", "prompts.jsonl")
+
+    assert found.stdout == f"{MODEL}\t1\t17\testimate\tbytes/4\t0\t16\ngpt-4o\t1\t9\texact\to200k_base\t0\t0\n"
+    assert re.fullmatch(
+        r"2 requests, the largest in line 1 \(\d+ B\); \d+ B in all\n"
+        r"1 line not counted: no request; `overnight files validate prompts.jsonl` says why\n",
+        found.stderr,
+    )
+    assert found.code == 0
+
+
+def test_what_counts_tokens_can_be_chosen(bare: Cli, write: Write) -> None:
+    """By the settings for a deployment, or for all models at once."""
+    write(request("a", "Hello world"))
+    (bare.folder / "overnight.toml").write_text(f'[[deployments]]\nname = "{MODEL}"\ntokenizer = "cl100k"\n')
+    by_settings = bare("files", "stats", "prompts.jsonl", "--json").json
+    by_option = bare("files", "stats", "prompts.jsonl", "--tokenizer", "estimate", "--json=requests,models").json
+
+    assert [each["tokenizer"] for each in by_settings[0]["models"]] == ["cl100k_base"]
+    assert list(by_option[0]) == ["requests", "models"]
+    assert [each["tokenizer"] for each in by_option[0]["models"]] == ["bytes/4"]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [
+        ("words", "error: invalid value for '--tokenizer': `words` is no tokenizer: auto, estimate, o200k, cl100k or "),
+        ("nix.json", "error: the tokenizer file `nix.json` cannot be used: "),
+    ],
+)
+def test_a_tokenizer_that_there_is_not_is_exit_code_2(bare: Cli, write: Write, tokenizer: str, said: str) -> None:
+    """With the ones that there are."""
+    write(request("a"))
+    found = bare("files", "stats", "prompts.jsonl", "--tokenizer", tokenizer)
+
+    assert found.stderr.startswith(said)
+    assert found.code == 2
+
+
 # --- the server --------------------------------------------------------------------------------------------------
 
 

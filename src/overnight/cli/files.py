@@ -21,6 +21,7 @@ from overnight.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from overnight.client import File
+    from overnight.services.tokens import FileTokens
     from overnight.services.validate import Report
 
 ID = "ID|@last|-"
@@ -176,6 +177,35 @@ def validate(session: Session, path: str, flavour: str) -> ExitCode:
     return ExitCode.FAILED if report.problem_count else ExitCode.OK
 
 
+@files.command(
+    examples=(
+        "overnight files stats prompts.jsonl",
+        "overnight files stats prompts.jsonl --tokenizer o200k",
+        "overnight files stats prompts.jsonl --json",
+    ),
+    details="Works on this machine and without a server. The tokenizer of a model is the one that the settings name "
+    "for its deployment, else the one that its name tells (those of OpenAI), else an estimate of a token for every "
+    "4 bytes; the table says which. Texts of files over 16 MB are counted in part, and the total is within the "
+    "error that is shown in 95 of 100 cases.",
+)
+@click.argument("path", metavar="PATH")
+@click.option("--tokenizer", metavar="NAME|PATH", help="For all models: auto, estimate, o200k, cl100k or a file")
+@pass_session
+def stats(session: Session, path: str, tokenizer: str | None) -> None:
+    """Count the requests and prompt tokens of a file on this machine."""
+    found = _count(submit.existing(Path(path)), tokenizer)
+    if session.options.json is not None:
+        _print_stats(session, found)
+    else:
+        session.console.rows(shapes.TOKENS, found.models)
+    largest = f", the largest in line {found.largest_line} ({human.size(found.largest_bytes)})"
+    requests = human.plural(found.requests, "request") + (largest if found.requests else "")
+    session.console.say(f"{requests}; {human.size(found.bytes)} in all")
+    if found.unreadable:
+        unread = human.plural(found.unreadable, "line")
+        session.console.say(f"{unread} not counted: no request; `overnight files validate {path}` says why")
+
+
 @contextmanager
 def local_file(path: str) -> Iterator[tuple[Path, str]]:
     """Give a file on disk and its name; stdin goes through a temporary file, since its size must be known."""
@@ -199,6 +229,24 @@ def _check(path: Path, flavour: str) -> Report:
     limits = DEFAULTS[chosen]
     rules = Rules(flavour=chosen, requests_per_file=limits.requests_per_file, line_bytes=limits.line_bytes)
     return check_file(path, rules)
+
+
+def _count(path: Path, tokenizer: str | None) -> FileTokens:
+    from overnight import bootstrap, config
+    from overnight.services.tokens import count_file
+
+    if tokenizer is not None:
+        try:
+            config.known_tokenizer(tokenizer)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="'--tokenizer'") from error
+    return count_file(path, bootstrap.token_counters(config.load({}).settings, tokenizer))
+
+
+def _print_stats(session: Session, found: FileTokens) -> None:
+    import msgspec
+
+    session.console.write(choose_fields(msgspec.json.encode(found), session.options.json or ()) + b"\n")
 
 
 def _print_json(session: Session, report: Report) -> None:

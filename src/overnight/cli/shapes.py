@@ -14,6 +14,7 @@ from overnight.cli.waiting import snapshot
 if TYPE_CHECKING:
     from overnight.cli.results import ErrorGroup, Written
     from overnight.client import Batch, BatchProblem, Deleted, File
+    from overnight.services.tokens import ModelTokens
 
 
 def _done(batch: Batch) -> str:
@@ -41,6 +42,20 @@ def _requests_pleasant(batch: Batch) -> str:
 
 def _tokens(batch: Batch) -> str:
     return f"{batch.usage.input_tokens} in, {batch.usage.output_tokens} out" if batch.usage else ""
+
+
+def _accuracy(tokens: ModelTokens) -> str:
+    return f"±{tokens.error} {tokens.accuracy}" if tokens.error else tokens.accuracy
+
+
+def _accuracy_pleasant(tokens: ModelTokens) -> str:
+    if not tokens.error:
+        return tokens.accuracy
+    return f"± {100 * tokens.error / max(tokens.prompt_tokens, 1):.2f} % {tokens.accuracy}"
+
+
+def _max_output(tokens: ModelTokens) -> str:
+    return f"{tokens.max_output_tokens:,}"
 
 
 def _ago(timestamp: int | None) -> str:
@@ -117,6 +132,21 @@ FILES: Shape[File] = Shape(
         Column("expires", lambda each: human.moment(each.expires_at), lambda each: human.moment(each.expires_at)[:10]),
     ),
     _raw,
+)
+
+TOKENS: Shape[ModelTokens] = Shape(
+    (
+        Column("model", lambda each: each.model),
+        Column("requests", lambda each: str(each.requests), lambda each: f"{each.requests:,}", right=True),
+        Column(
+            "prompt tokens", lambda each: str(each.prompt_tokens), lambda each: f"{each.prompt_tokens:,}", right=True
+        ),
+        Column("accuracy", _accuracy, _accuracy_pleasant),
+        Column("tokenizer", lambda each: each.tokenizer),
+        Column("images", lambda each: str(each.images), lambda each: f"{each.images:,}", right=True),
+        Column("max output", lambda each: str(each.max_output_tokens), _max_output, right=True),
+    ),
+    _encoded,
 )
 
 DELETED: Shape[Deleted] = Shape(

@@ -59,7 +59,7 @@ def check_file(path: Path, rules: Rules, index_path: Path | None = None) -> Repo
 def first_model(path: Path, line_bytes: int) -> str | None:
     """Give the model that the first request names, or ``None`` if that cannot be told. Raises ``OSError``."""
     with path.open("rb", buffering=_READ_BUFFER) as source:
-        _, _, _, raw = next(_lines(source, line_bytes), (0, 0, 0, None))
+        _, _, _, raw = next(lines(source, line_bytes), (0, 0, 0, None))
     try:
         model = decode_head(raw or b"").body.model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -82,7 +82,7 @@ def _bounded_nesting() -> Iterator[None]:
 
 
 def _check_lines(checker: Checker, source: BinaryIO, rules: Rules, index: BinaryIO | None) -> None:
-    for number, offset, size, raw in _lines(source, rules.line_bytes):
+    for number, offset, size, raw in lines(source, rules.line_bytes):
         if checker.requests == rules.requests_per_file:
             checker.too_many()
             return
@@ -94,7 +94,7 @@ def _check_lines(checker: Checker, source: BinaryIO, rules: Rules, index: Binary
             index.write(pack(offset, size))
 
 
-def _lines(source: BinaryIO, longest: int) -> Iterator[tuple[int, int, int, bytes | None]]:
+def lines(source: BinaryIO, longest: int) -> Iterator[tuple[int, int, int, bytes | None]]:
     """Split a file into its lines that are not blank; a BOM, CRLF and a missing last newline make no difference.
 
     Gives the number of each line (from 1), its offset, its size with the line break, which JSON readers skip, and its

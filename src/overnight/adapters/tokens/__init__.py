@@ -1,0 +1,1 @@
+"""Tokenizers: of OpenAI, of open models from a file, and an estimate by size."""

@@ -1,9 +1,4 @@
-"""The promises of a port as functions, for whoever writes an adapter. Each takes an empty store of its own.
-
-@pytest.mark.parametrize("promise", RESULT_LOG, ids=lambda promise: promise.__name__)
-async def test_my_log_keeps_its_promise(promise, my_logs):
-await promise(my_logs)
-"""
+"""What ``ports/results.py`` promises."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ from overnight.domain.frame import scan
 from overnight.domain.ids import BatchId
 from overnight.domain.result import Result, ResultKind, Tally
 from overnight.domain.usage import Usage
+from overnight.testing.contracts.expect import expect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,10 +25,6 @@ _TOTAL = 20
 _LONGEST = 10.0
 
 
-class Broken(AssertionError):
-    """A promise was not kept."""
-
-
 async def what_was_flushed_is_counted_and_can_be_read(logs: ResultLogs) -> None:
     """Each result once, with its kind and its usage."""
     counted = _Counter()
@@ -41,8 +33,8 @@ async def what_was_flushed_is_counted_and_can_be_read(logs: ResultLogs) -> None:
         log.append(_result(1, kind=ResultKind.FAILED))
         await log.room()
         await log.flush()
-        _expect(Tally(completed=1, failed=1, usage=Usage(input_tokens=4, output_tokens=2)), counted.tally)
-        _expect({1: "", 3: ""}, await _read(logs, 1))
+        expect(Tally(completed=1, failed=1, usage=Usage(input_tokens=4, output_tokens=2)), counted.tally)
+        expect({1: "", 3: ""}, await _read(logs, 1))
 
 
 async def leaving_the_context_flushes(logs: ResultLogs) -> None:
@@ -51,8 +43,8 @@ async def leaving_the_context_flushes(logs: ResultLogs) -> None:
     async with _opened(logs, 1, counted) as log:
         for line in range(10):
             log.append(_result(line))
-    _expect(10, counted.tally.completed)
-    _expect(list(range(10)), sorted(await _read(logs, 1)))
+    expect(10, counted.tally.completed)
+    expect(list(range(10)), sorted(await _read(logs, 1)))
 
 
 async def results_become_durable_without_a_flush(logs: ResultLogs) -> None:
@@ -69,9 +61,9 @@ async def the_next_epoch_recovers_what_was_counted(logs: ResultLogs) -> None:
     counted = _Counter()
     for epoch in (1, 2, 3):
         async with _opened(logs, epoch, counted) as log:
-            _expect(list(range(epoch - 1)), [line for line, done in enumerate(log.recovered.done) if done])
+            expect(list(range(epoch - 1)), [line for line, done in enumerate(log.recovered.done) if done])
             if epoch > 1:
-                _expect(counted.tally, log.recovered.tally)
+                expect(counted.tally, log.recovered.tally)
             log.append(_result(epoch - 1))
 
 
@@ -83,8 +75,8 @@ async def a_second_result_for_a_line_is_ignored(logs: ResultLogs) -> None:
         log.append(_result(7, "second"))
     async with _opened(logs, 2, counted) as log:
         log.append(_result(7, "third"))
-    _expect(1, counted.tally.completed)
-    _expect({7: "first"}, await _read(logs, 2))
+    expect(1, counted.tally.completed)
+    expect({7: "first"}, await _read(logs, 2))
 
 
 async def what_an_older_epoch_still_writes_is_ignored(logs: ResultLogs) -> None:
@@ -96,16 +88,16 @@ async def what_an_older_epoch_still_writes_is_ignored(logs: ResultLogs) -> None:
             old.append(_result(1, "late"))
             await old.flush()
             new.append(_result(1, "new"))
-    _expect({0: "old", 1: "new"}, await _read(logs, 2))
+    expect({0: "old", 1: "new"}, await _read(logs, 2))
     async with _opened(logs, 3):
-        _expect({0: "old", 1: "new"}, await _read(logs, 3))
+        expect({0: "old", 1: "new"}, await _read(logs, 3))
 
 
 async def an_epoch_that_never_appended_can_be_read(logs: ResultLogs) -> None:
     """A worker may take a batch over only to write its files."""
     async with _opened(logs, 1) as log:
         log.append(_result(4))
-    _expect([4], sorted(await _read(logs, 2)))
+    expect([4], sorted(await _read(logs, 2)))
 
 
 async def batches_do_not_see_each_other(logs: ResultLogs) -> None:
@@ -113,11 +105,11 @@ async def batches_do_not_see_each_other(logs: ResultLogs) -> None:
     async with _opened(logs, 1) as log, _opened(logs, 1, batch=_OTHER) as other:
         log.append(_result(1))
         other.append(_result(2))
-    _expect([1], sorted(await _read(logs, 1)))
-    _expect([_BATCH, _OTHER], sorted(await logs.batch_ids()))
+    expect([1], sorted(await _read(logs, 1)))
+    expect([_BATCH, _OTHER], sorted(await logs.batch_ids()))
     await logs.delete(_BATCH)
     await logs.delete(_BATCH)
-    _expect([_OTHER], list(await logs.batch_ids()))
+    expect([_OTHER], list(await logs.batch_ids()))
 
 
 RESULT_LOG: tuple[Callable[[ResultLogs], Awaitable[None]], ...] = (
@@ -167,9 +159,3 @@ async def _read(logs: ResultLogs, epoch: int) -> dict[int, str]:
             for frame in scan(BytesIO(data), segment.length):
                 records.setdefault(frame.line, data[frame.offset : frame.offset + frame.length].decode().strip('"'))
     return records
-
-
-def _expect(expected: object, actual: object) -> None:
-    if expected != actual:
-        message = f"expected {expected!r}, found {actual!r}"
-        raise Broken(message)

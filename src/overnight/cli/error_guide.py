@@ -32,6 +32,7 @@ RESULTS: Mapping[str, str] = {
 CALLS: Mapping[str, str] = {
     "file_too_large": "The file is larger than the service accepts. Split it",
     "forbidden": "The key may only read; or the server has no keys and answers only calls from its own machine",
+    "idempotency_key_reused": "The Idempotency-Key was used for another request within a day. Take a new one",
     "integer_above_max_value": "A number is too large; `param` names it",
     "integer_below_min_value": "A number is too small; `param` names it",
     "invalid_api_key": "The key is missing or unknown. Set OVERNIGHT_API_KEY, or pass `--api-key`",

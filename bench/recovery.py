@@ -20,8 +20,11 @@ def run(folder: Path) -> list[Figure]:
     """Measure."""
     path = make_file(folder / "many.jsonl", _REQUESTS, (40, 100), seed=4)
     seen = folder / "nginx" / "seen"
+    config = folder / "overnight.toml"
     with nginx(folder / "nginx", log=True) as upstream:
-        with service(folder / "data", "--upstream", upstream) as first:
+        bounds = f"max_concurrency = {_SLOTS}\nstart_concurrency = {_SLOTS}\n"
+        config.write_text(f'[[upstreams]]\nurl = "{upstream}"\n{bounds}')
+        with service(folder / "data", "--config", str(config)) as first:
             batch_id = first.create(first.upload(path))
             while first.until(batch_id, "in_progress")["request_counts"]["completed"] < _REQUESTS // 3:
                 time.sleep(0.05)
@@ -29,7 +32,7 @@ def run(folder: Path) -> list[Figure]:
         time.sleep(0.5)
         asked = _posts(seen)
         began = time.time()
-        with service(folder / "data", "--upstream", upstream) as second:
+        with service(folder / "data", "--config", str(config)) as second:
             batch = second.until(batch_id, "completed", every=0.2)
         times = [moment for moment in _times(seen) if moment >= began - 0.3]
     twice = _posts(seen) - _REQUESTS

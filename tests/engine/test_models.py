@@ -247,7 +247,7 @@ class HandingOut(RuleBasedStateMachine):
         assert self.run_.remaining == left
         assert self.run_.halted.is_set() is (self.stopped or left == 0)
         earliest = 0.0 if self.fresh else min((when for when, _ in self.waiting.values()), default=None)
-        assert self.run_.due_at() == (None if self.run_.halted.is_set() else earliest)
+        assert self.run_.due_at(self.now) == (None if self.run_.halted.is_set() else earliest)
 
     def teardown(self) -> None:
         os.close(self.source)

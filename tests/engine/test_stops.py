@@ -11,7 +11,7 @@ import pytest
 from tests.engine.house import SHUTDOWN_GRACE, STOP_GRACE, House, Memory, number_of
 
 from overnight.domain.batch import Batch, BatchStatus
-from overnight.domain.errors import Conflict
+from overnight.domain.errors import Conflict, Unavailable
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE, BatchId, WorkerId
 from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, always, answer, deployment
@@ -416,6 +416,30 @@ class TestLeases:
         assert len(quick.upstream.sent) + len(other_upstream.sent) == 36
         other.stop()
         await quick.clock.run_until(task.done)
+
+    async def test_an_owner_that_cannot_renew_its_lease_waits_without_work(
+        self, quick: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It sends nothing and does not spin, and goes on once it holds the batch again."""
+        quick.upstream.script = always(answer(), delay=1)
+        batch = await quick.submit(60)
+        quick.start()
+        await quick.sent(8)
+        renew = quick.stores.batches.renew
+
+        async def locked(*_: object, **__: object) -> None:
+            raise Unavailable("locked")
+
+        monkeypatch.setattr(quick.stores.batches, "renew", locked)
+        await quick.clock.advance(13)
+        sent, waits = len(quick.upstream.sent), quick.clock.waits
+        await quick.clock.settle()
+
+        assert quick.clock.waits - waits <= 2
+        await quick.clock.advance(5)
+        assert len(quick.upstream.sent) == sent < 60
+        monkeypatch.setattr(quick.stores.batches, "renew", renew)
+        await quick.check(await quick.reach(batch))
 
     async def test_a_machine_that_slept_longer_than_its_leases_goes_on(self, house: House) -> None:
         """A closed laptop: the process takes its own batches up again."""

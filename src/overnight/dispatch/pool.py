@@ -106,7 +106,8 @@ class Pool:
         """Say when a request could be sent that cannot be now (ticks); ``None`` if only an event can tell."""
         if self.in_flight >= self._limiter.limit:
             return None
-        dues = [due for run in self._runs if (due := run.due_at()) is not None]
+        now = self._clock.now()
+        dues = [due for run in self._runs if (due := run.due_at(now)) is not None]
         return max(min(dues), self._free_at()) if dues else None
 
     async def _work(self, taken: _Taken | None) -> None:

@@ -98,7 +98,7 @@ class Run:
 
         ``now`` is unix seconds, ``ticks`` the clock's (``ports/clock.py``).
         """
-        if self.cause is not None or self._log is None or now >= self._held_until:
+        if not self._may_send(now):
             return None
         if self._deadline is not None and now >= self._deadline:
             self.stop(StopCause.EXPIRY)
@@ -113,13 +113,16 @@ class Run:
         self._taken += 1
         return Attempt(line)
 
-    def due_at(self) -> float | None:
+    def due_at(self, now: float) -> float | None:
         """Say from when on ``take`` may give a request (ticks of the clock), 0 for now; ``None`` if it has none."""
-        if self.cause is not None or self._log is None:
+        if not self._may_send(now):
             return None
         if self._find_next() >= 0:
             return 0.0
         return self._retries[0][0] if self._retries else None
+
+    def _may_send(self, now: float) -> bool:
+        return self.cause is None and self._log is not None and now < self._held_until
 
     def _find_next(self) -> int:
         if self._next >= 0:

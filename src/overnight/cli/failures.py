@@ -10,7 +10,7 @@ CLIENT_ERRORS = "overnight.client.errors"
 # Known by name: importing them here would load the whole service.
 SERVICE_ERRORS: Mapping[str, ExitCode] = {
     "overnight.config.ConfigError": ExitCode.USAGE,
-    "overnight.bootstrap.StartupError": ExitCode.FAILED,
+    "overnight.bootstrap.errors.StartupError": ExitCode.FAILED,
     "overnight.domain.errors.Conflict": ExitCode.FAILED,
     "overnight.domain.errors.InvalidRequest": ExitCode.USAGE,
     "overnight.domain.errors.NotFound": ExitCode.FAILED,

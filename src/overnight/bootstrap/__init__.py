@@ -1,0 +1,9 @@
+"""Puts the service together from settings, runs it, and looks at its parts: the only package that names adapters."""
+
+from overnight.bootstrap.doctor import Check, diagnose
+from overnight.bootstrap.errors import StartupError
+from overnight.bootstrap.keys import with_keys
+from overnight.bootstrap.server import ReadyInfo, serve
+from overnight.bootstrap.tokens import token_counters
+
+__all__ = ["Check", "ReadyInfo", "StartupError", "diagnose", "serve", "token_counters", "with_keys"]

@@ -1,0 +1,154 @@
+"""Looks at every part that the service needs."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+from pathlib import Path
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+
+from overnight.adapters.sql.database import Database, sqlite_file
+from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, find_model
+from overnight.adapters.upstreams.http import UpstreamProblem
+from overnight.api.auth import is_loopback
+from overnight.bootstrap.errors import StartupError
+from overnight.bootstrap.keys import read_keys, stored_keys, too_open
+from overnight.bootstrap.storage import folder_problem, open_store
+from overnight.bootstrap.upstreams import http_upstream
+from overnight.config import ConfigError, Settings, UpstreamSettings
+
+_LEAST_FREE = 1_000_000_000
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """The finding of ``overnight doctor`` on one part."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def diagnose(settings: Settings) -> list[Check]:
+    """Look at every part that the service needs."""
+    return asyncio.run(_diagnose(settings))
+
+
+async def _diagnose(settings: Settings) -> list[Check]:
+    return [
+        _check_folder(settings),
+        _check_disk(settings),
+        await _check_database(settings),
+        *await _check_results(settings),
+        await _check_keys(settings),
+        *await _check_upstreams(settings),
+    ]
+
+
+def _check_folder(settings: Settings) -> Check:
+    folder = settings.data_dir
+    error = folder_problem(folder)
+    if error is None:
+        return Check(name="data folder", ok=True, detail=str(folder.resolve()))
+    detail = f"{folder} cannot be written ({error.strerror})"
+    return Check(name="data folder", ok=False, detail=detail, remedy=_folder_remedy(folder, error))
+
+
+def _folder_remedy(folder: Path, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space: batches that wait for it go on by themselves"
+        case errno.EROFS:
+            return "mount the disk for writing (`mount -o remount,rw`); the log of the kernel says why it is read-only"
+        case errno.EIO:
+            return "the disk fails: look into the log of the kernel, and take a backup"
+    return f"chmod u+rwx {folder}, or use --data-dir"
+
+
+def _check_disk(settings: Settings) -> Check:
+    folder = settings.data_dir if settings.data_dir.is_dir() else Path()
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1e9:,.1f} GB free"
+    if free >= _LEAST_FREE:
+        return Check(name="disk", ok=True, detail=detail)
+    return Check(name="disk", ok=False, detail=detail, remedy="free some space, or use --data-dir on another disk")
+
+
+async def _check_database(settings: Settings) -> Check:
+    database = Database(sqlite_file(settings.data_dir))
+    try:
+        await database.migrate()
+        reason = await database.write_problem()
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error)
+    finally:
+        await database.close()
+    if reason is not None:
+        remedy = "free some space, stop other programs that hold the database, or use another --data-dir"
+        return Check(name="database", ok=False, detail=reason, remedy=remedy)
+    return Check(name="database", ok=True, detail="SQLite, schema up to date")
+
+
+async def _check_results(settings: Settings) -> list[Check]:
+    url = settings.results_url
+    if url is None:
+        return []
+    try:
+        store = open_store(url)
+    except StartupError as error:
+        return [Check(name="results", ok=False, detail=error.message, remedy=error.hint)]
+    from overnight.adapters.results.objects import probe
+
+    try:
+        await probe(store)
+    except OSError as error:
+        remedy = "check results_url, the credentials in the environment, and that they may put, read and delete"
+        return [Check(name="results", ok=False, detail=f"{url} cannot be used: {error}", remedy=remedy)]
+    return [Check(name="results", ok=True, detail=f"{url} can be written")]
+
+
+async def _check_keys(settings: Settings) -> Check:
+    try:
+        in_file = read_keys(settings)
+        stored = await stored_keys(settings)
+        if not in_file and not stored and not is_loopback(settings.host):
+            raise too_open(settings)
+    except (StartupError, SQLAlchemyError) as error:
+        remedy = getattr(error, "hint", "see what is said of the database")
+        return Check(name="keys", ok=False, detail=str(getattr(error, "orig", None) or error), remedy=remedy)
+    count = len(in_file) + len(stored)
+    detail = f"{count} keys" if count else f"none: any key is accepted on {settings.host}"
+    return Check(name="keys", ok=True, detail=detail)
+
+
+async def _check_upstreams(settings: Settings) -> list[Check]:
+    if not settings.upstreams:
+        return [_check_embedded()]
+    return [await _check_upstream(settings, upstream) for upstream in settings.upstreams]
+
+
+def _check_embedded() -> Check:
+    try:
+        return Check(name="upstream embedded", ok=True, detail=f"{MODEL_NAME}, {find_model().name}")
+    except EmbeddedMissing as error:
+        remedy = "run `make install`, or name a model server with --upstream"
+        return Check(name="upstream embedded", ok=False, detail=str(error), remedy=remedy)
+
+
+async def _check_upstream(settings: Settings, upstream: UpstreamSettings) -> Check:
+    name = f"upstream {upstream.label}"
+    try:
+        client = http_upstream(settings, upstream)
+    except ConfigError as error:
+        return Check(name=name, ok=False, detail=error.message, remedy=error.hint)
+    try:
+        models = await client.models()
+    except UpstreamProblem as problem:
+        remedy = "start the model server, or name another with --upstream"
+        return Check(name=name, ok=False, detail=f"{upstream.url} does not answer ({problem})", remedy=remedy)
+    finally:
+        await client.close()
+    return Check(name=name, ok=True, detail=f"{upstream.url}: {', '.join(models) or 'no models'}")

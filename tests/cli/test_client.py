@@ -316,11 +316,28 @@ def test_what_cannot_help_is_not_tried_again(serve: Callable[..., Misbehaving], 
     assert caught.value.message == f"the server answered {status} without saying why"
 
 
-def test_posts_are_never_tried_again(serve: Callable[..., Misbehaving]) -> None:
-    """A second try could create a second batch."""
-    server = serve(answer(b"{}", 503))
-    with Client(server.url) as client, pytest.raises(ApiError):
+def test_a_create_is_tried_again_under_the_same_key(serve: Callable[..., Misbehaving]) -> None:
+    """The server knows it again by its key; the next batch has another."""
+    batch = b'{"id":"batch_1","object":"batch","status":"validating","endpoint":"/e","created_at":1}'
+    server = serve(cut_off(batch, 3), answer(b"{}", 503), answer(batch))
+    with Client(server.url, sleep=lambda _: None) as client:
+        first = client.batches.create(NewBatch(input_file_id="f", endpoint="/e"))
         client.batches.create(NewBatch(input_file_id="f", endpoint="/e"))
+
+    *tries, second = [headers["idempotency-key"] for _, _, headers in server.seen]
+    assert first.id == "batch_1"
+    assert len(tries) == 3
+    assert len(set(tries)) == 1
+    assert second not in tries
+
+
+def test_other_posts_are_never_tried_again(serve: Callable[..., Misbehaving], tmp_path: Path) -> None:
+    """A second try could make a second file."""
+    server = serve(answer(b"{}", 503))
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n")
+    with Client(server.url) as client, pytest.raises(ApiError):
+        client.files.upload(path)
 
     assert len(server.seen) == 1
 

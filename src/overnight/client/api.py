@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ class BatchesApi:
         self._transport = transport
 
     def create(self, new: NewBatch) -> Batch:
-        call = Call(method="POST", path="batches", body=new.to_json())
+        call = Call(method="POST", path="batches", body=new.to_json(), idempotency_key=str(uuid.uuid4()))
         return _decode(self._transport, Batch, self._transport.fetch(call))
 
     def get(self, batch_id: str) -> Batch:

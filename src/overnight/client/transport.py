@@ -44,7 +44,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """When a call is made again. Only reads are: a repeated POST could create a second batch."""
+    """When a call is made again: reads, and what the server knows again by its key, so that nothing is made twice."""
 
     attempts: int = 4
     first_pause: float = 0.2
@@ -64,7 +64,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call, before it is sent."""
+    """One call, before it is sent. The ``idempotency_key`` names it, so that the server does it once."""
 
     method: str
     path: str
@@ -72,10 +72,15 @@ class Call:
     body: bytes | None = None
     form: Callable[[], FormBuilder] | None = None
     beside: bool = False
+    idempotency_key: str | None = None
+
+    @property
+    def reads(self) -> bool:
+        return self.method in {"GET", "HEAD"}
 
     @property
     def repeatable(self) -> bool:
-        return self.method in {"GET", "HEAD"}
+        return self.reads or self.idempotency_key is not None
 
 
 class Base:
@@ -175,7 +180,7 @@ class Transport:
         for _ in range(MAX_REDIRECTS):
             with self._opened(call, url, skip=skip) as response:
                 target = response.get_header("location")
-                if not (300 <= response.status < 400 and target and call.repeatable):  # noqa: PLR2004
+                if not (300 <= response.status < 400 and target and call.reads):  # noqa: PLR2004
                     yield response
                     return
                 url = urljoin(url, target)
@@ -205,6 +210,8 @@ class Transport:
             request = request.header("Authorization", f"Bearer {self._api_key}", is_sensitive=True).header(
                 "api-key", self._api_key, is_sensitive=True
             )
+        if call.idempotency_key is not None:
+            request = request.header("Idempotency-Key", call.idempotency_key)
         if skip:
             request = request.header("Range", f"bytes={skip}-")
         if call.form is not None:

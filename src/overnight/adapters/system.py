@@ -78,6 +78,13 @@ class WorkerProcesses:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+class WorkerThreads:
+    """Runs what is short but waits for the disk in threads: there is no other process to start or to wait for."""
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+
 def _start(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=_end_with_parent)

@@ -11,7 +11,7 @@ from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.files import SqlFiles
 from overnight.adapters.sql.keys import SqlKeys
 from overnight.adapters.sql.quotas import SqlQuotas
-from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses
+from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses, WorkerThreads
 from overnight.bootstrap.keys import check_database
 from overnight.bootstrap.storage import opened_database
 from overnight.bootstrap.tokens import token_counters
@@ -54,15 +54,9 @@ def open_quotas(
     # that is being validated.
     quick = WorkerProcesses(workers=1)
     stack.callback(quick.close)
-    gate = Gate(
-        service,
-        SqlFiles(database),
-        Inputs(blobs, quick, counters, entropy),
-        deployments,
-        clock,
-        settings.limits_by_flavour(),
-    )
-    parts = QuotaParts(service=service, inputs=Inputs(blobs, offload, counters, entropy))
+    early = Inputs(blobs, quick, WorkerThreads(), counters, entropy)
+    gate = Gate(service, SqlFiles(database), early, deployments, clock)
+    parts = QuotaParts(service=service, inputs=Inputs(blobs, offload, offload, counters, entropy))
     return QuotaWiring(parts=parts, gate=gate)
 
 

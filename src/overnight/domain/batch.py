@@ -86,7 +86,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     ``epoch`` counts the claims on the batch: a write that names an older epoch than the stored one is refused.
     ``fingerprint`` is the same for equal requests; ``idempotency_key`` is the caller's name for one request.
     ``prompt_tokens`` are those of the input, known once they were counted; a batch in ``validating`` that has them
-    waits for room. ``reserved_tokens`` count against the quota of the deployment, less as requests end (``domain/quota.py``).
+    waits for room. ``reserved_tokens`` count against the quota of the deployment, and less as requests end
+    (``domain/quota.py``).
     """
 
     id: BatchId

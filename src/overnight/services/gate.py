@@ -11,12 +11,8 @@ from overnight.domain.limits import MIB
 from overnight.domain.quota import OverQuota, Refusal, refusal_message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from overnight.domain.batch import Batch
     from overnight.domain.file import File
-    from overnight.domain.flavour import Flavour
-    from overnight.domain.limits import Limits
     from overnight.ports.clock import Clock
     from overnight.ports.files import Files
     from overnight.ports.upstream import Deployments
@@ -36,14 +32,12 @@ class Gate:
         inputs: Inputs,
         deployments: Deployments,
         clock: Clock,
-        limits: Mapping[Flavour, Limits],
     ) -> None:
         self._quotas = quotas
         self._files = files
         self._inputs = inputs
         self._deployments = deployments
         self._clock = clock
-        self._limits = limits
 
     async def check(self, batch: Batch) -> None:
         """Refuse a new batch that cannot fit now, if its deployment is set to ``fail_fast``.
@@ -75,7 +69,7 @@ class Gate:
         if file is None or not await self._quotas.limited(batch.resource):
             return None
         try:
-            model = await self._inputs.model(file, self._limits[batch.flavour].line_bytes)
+            model = await self._inputs.model(file)
         except (OSError, BrokenExecutor):
             return None
         if model is None or self._deployments.known().find(model) is None:

@@ -9,6 +9,7 @@ import msgspec
 from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
 from overnight.domain.key import Resource
+from overnight.domain.limits import MIB
 from overnight.domain.quota import Limit, Offer, OverQuota, Own, Terms, limit_of
 from overnight.services.tokens import EXACT_BYTES, count_file
 from overnight.services.validate import first_model
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from overnight.ports.quotas import Quotas
     from overnight.ports.tokens import TokenCounters
     from overnight.ports.upstream import Deployments
+
+
+# Creating a batch waits for this; whoever has a longer first line goes without what is said of it early.
+_LONGEST_PEEK = MIB
 
 
 class QuotaState(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +97,12 @@ class QuotaService:
 class Inputs:
     """Looks into input files for what quotas need to know."""
 
-    def __init__(self, blobs: Blobs, offload: Offload, counters: TokenCounters, entropy: Entropy) -> None:
+    def __init__(
+        self, blobs: Blobs, counting: Offload, peeking: Offload, counters: TokenCounters, entropy: Entropy
+    ) -> None:
         self._blobs = blobs
-        self._offload = offload
+        self._counting = counting
+        self._peeking = peeking
         self._counters = counters
         self._entropy = entropy
 
@@ -105,13 +113,13 @@ class Inputs:
         """
         seed = int(self._entropy.hex(), 16)
         async with self._blobs.local(file.blob) as path:
-            found = await self._offload.run(count_file, path, self._counters, EXACT_BYTES, seed)
+            found = await self._counting.run(count_file, path, self._counters, EXACT_BYTES, seed)
         return found.at_most
 
-    async def model(self, file: File, line_bytes: int) -> str | None:
-        """Give the model that the first request names, if it can be told. Raises ``OSError``."""
+    async def model(self, file: File) -> str | None:
+        """Give the model that the first request names, if that can be told at once. Raises ``OSError``."""
         async with self._blobs.local(file.blob) as path:
-            return await self._offload.run(first_model, path, line_bytes)
+            return await self._peeking.run(first_model, path, _LONGEST_PEEK)
 
 
 class QuotaAdmin:

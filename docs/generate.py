@@ -24,7 +24,7 @@ from overnight.cli.exit_codes import MEANING
 from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
 from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings
-from overnight.domain import limits
+from overnight.domain import limits, quota
 from overnight.domain.flavour import Flavour
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -197,7 +197,18 @@ def limits_page() -> str:
             [configuration](configuration.md)."""),
         "## The same for both",
         _table(("limit", "meaning"), same),
+        "## Enqueued tokens by offer",
+        _prose("""
+            Most prompt tokens of one deployment that a resource may have enqueued, by the offer it was put on and the
+            model of the deployment: itself or a dated snapshot of it. A model that is not in the table has no preset;
+            `gpt-4o-mini` is not `gpt-4o`. [Quotas](../guides/quotas.md) has what else can be set."""),
+        _table(("model", *(f"`{offer}`" for offer in quota.Offer)), _preset_rows()),
     )
+
+
+def _preset_rows() -> Rows:
+    for family, row in quota.PRESETS.items():
+        yield f"`{family}`", *("not offered" if most is None else quota.amount(most) for most in row.values())
 
 
 def _amount(name: str, value: int | None) -> str:
@@ -343,12 +354,14 @@ def _health_rows(document: Json) -> Rows:
 
 
 def _object(name: str, schema: Json) -> str:
+    about = schema.get("description", "").replace("``", "`")
+    if "enum" in schema:
+        return f"### {name}\n\n{about}\n\n{_kind(schema)}"
     needed = schema.get("required", ())
     rows = [
         (f"`{member}`", _kind(each), "yes" if member in needed else "", each.get("description", ""))
         for member, each in schema["properties"].items()
     ]
-    about = schema.get("description", "").replace("``", "`")
     return f"### {name}\n\n{about}\n\n{_table(('member', 'type', 'needed', 'meaning'), rows)}"
 
 

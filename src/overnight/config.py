@@ -16,6 +16,7 @@ from overnight.domain.batch import Expiry
 from overnight.domain.deployment import Capacity
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import DEFAULTS, MIB, Limits
+from overnight.domain.quota import OverQuota
 
 _DAY = 86_400.0
 _START_CONCURRENCY = 16
@@ -145,6 +146,18 @@ class DeploymentSettings(BaseModel):
         default="auto",
         description="What counts prompt tokens: auto (by the model's name), estimate (by size), o200k, cl100k, or the "
         "path of a tokenizer.json.",
+    )
+
+    enqueued_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most prompt tokens that each resource may have enqueued, unless it has a number or an offer of "
+        "its own; no limit if left out.",
+    )
+    over_quota: OverQuota = Field(
+        default=OverQuota.FAIL,
+        description="What happens to a batch that does not fit: fail (it fails in validation), queue (it waits in "
+        "validating), fail_fast (creating it is refused where that can be told at once).",
     )
 
     @field_validator("tokenizer")

@@ -23,7 +23,7 @@ from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.workplace import Workplace
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
-from overnight.dispatch.owned import Parts
+from overnight.dispatch.owned import Parts, QuotaParts
 from overnight.dispatch.pool import Pool
 from overnight.dispatch.router import Router
 from overnight.domain.batch import Batch, BatchStatus
@@ -157,6 +157,7 @@ class House:
         self.deployments = ScriptedDeployments([deployment(MODEL, self.upstream)])
         self.dispatcher: Dispatcher | None = None
         self.entropy = CountedEntropy()
+        self.quotas: QuotaParts | None = None
         self.kind = kind
         self.pools: dict[Any, Pool] = {}
         self._task: asyncio.Task[None] | None = None
@@ -203,6 +204,7 @@ class House:
             limits=dict(DEFAULTS),
             troubles=self.troubles,
             stop_grace=STOP_GRACE,
+            quotas=self.quotas,
         )
         stores = self.stores
         sweeper = Sweeper(stores.files, stores.uploads, stores.batches, stores.blobs, stores.logs, self.clock)

@@ -59,8 +59,9 @@ class SystemEntropy:
 class WorkerProcesses:
     """Runs processor-bound work in other processes, so that the event loop answers meanwhile."""
 
-    def __init__(self) -> None:
-        self._pool = _start()
+    def __init__(self, workers: int = _WORKERS) -> None:
+        self._workers = workers
+        self._pool = _start(workers)
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         call = partial(work, *args, **kwargs)
@@ -69,7 +70,7 @@ class WorkerProcesses:
             return await loop.run_in_executor(self._pool, call)
         except BrokenProcessPool:
             # The worker was killed, for its memory perhaps. The caller's batch is tried again with a new one.
-            self._pool = _start()
+            self._pool = _start(self._workers)
             raise
 
     def close(self) -> None:
@@ -77,9 +78,16 @@ class WorkerProcesses:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start() -> ProcessPoolExecutor:
+class WorkerThreads:
+    """Runs what is short but waits for the disk in threads: there is no other process to start or to wait for."""
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def _start(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(max_workers=_WORKERS, mp_context=context, initializer=_end_with_parent)
+    return ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from overnight.api.context import Context, Prefix, reply
+from overnight.api.quotas import quota_headers
 from overnight.api.schemas import AzureBatchObject, AzureBatchPage, BatchObject, BatchPage, CreateBatchBody
 from overnight.api.uploads import to_expires_after
 from overnight.domain.errors import InvalidRequest
@@ -27,6 +28,7 @@ def batch_routes(context: Context) -> APIRouter:
     """Make the routes of batches for one prefix."""
     routes = APIRouter()
     batches, prefix, limits = context.services.batches, context.prefix, context.limits
+    gate = context.services.gate
     azure = prefix.flavour is Flavour.AZURE
     one, many = (AzureBatchObject, AzureBatchPage) if azure else (BatchObject, BatchPage)
 
@@ -40,7 +42,8 @@ def batch_routes(context: Context) -> APIRouter:
         resource = context.resource(request)
         new = _new_batch(body, idempotency_key, sent_again=_is_sent_again(request))
         batch = await batches.create(resource, prefix.flavour, new)
-        return reply(one.of(batch), status=prefix.batch_created)
+        headers = quota_headers(await gate.state(batch)) if azure else None
+        return reply(one.of(batch), status=prefix.batch_created, headers=headers)
 
     @routes.get("/batches", response_model=many)
     async def list_batches(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
     from overnight.services.files import FileService
+    from overnight.services.gate import Gate
+    from overnight.services.quotas import QuotaService
     from overnight.services.uploads import UploadService
 
 
@@ -37,6 +39,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]
+    quotas: QuotaService
+    gate: Gate
 
 
 class Prefix(msgspec.Struct, frozen=True, kw_only=True):

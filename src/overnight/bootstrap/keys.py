@@ -55,10 +55,16 @@ def with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]], *,
     Raises:
         StartupError: the folder cannot be used, or there is none.
     """
-    if not new and not sqlite_file(settings.data_dir).exists():
+    if not new:
+        check_database(settings)
+    return asyncio.run(_with_keys(settings, work))
+
+
+def check_database(settings: Settings) -> None:
+    """Raise ``StartupError`` if there is no database in the data folder."""
+    if not sqlite_file(settings.data_dir).exists():
         message = f"there is no database in the data folder `{settings.data_dir}`"
         raise StartupError(message, "name the one of the service with `--data-dir`; `overnight serve` makes it")
-    return asyncio.run(_with_keys(settings, work))
 
 
 async def _with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]]) -> T:

@@ -19,6 +19,7 @@ from overnight.api.app import make_app
 from overnight.api.auth import Keys
 from overnight.api.context import Services
 from overnight.api.middleware import Entrance
+from overnight.bootstrap.quotas import open_quotas
 from overnight.bootstrap.storage import open_storage
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.config import Settings
@@ -75,6 +76,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         for dead in storage.dead_workers:
             await batches.release_all(dead)
         limits = settings.limits_by_flavour()
+        quotas = open_quotas(settings, database, blobs, offload, catalogue, stack)
         attempts = Attempts(RetryPolicy(), clock, entropy)
         router = Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock)
         parts = Parts(
@@ -90,6 +92,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             limits=limits,
             troubles=troubles,
             stop_grace=settings.stop_grace,
+            quotas=quotas.parts,
         )
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
         dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
@@ -97,10 +100,12 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         services = Services(
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
-            batches=BatchService(batches, clock, entropy, limits, dispatcher),
+            batches=BatchService(batches, clock, entropy, limits, dispatcher, quotas.gate),
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,
+            quotas=quotas.parts.service,
+            gate=quotas.gate,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
         callers = Authenticator(SqlKeys(database), clock)

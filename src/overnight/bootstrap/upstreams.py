@@ -74,6 +74,8 @@ def configured(settings: Settings, upstreams: Sequence[HttpUpstream], clock: Sys
             upstreams=tuple(UpstreamName(name) for name in deployment.upstreams) or everyone,
             created_at=int(clock.now()),
             expiry=deployment.expiry,
+            enqueued_tokens=deployment.enqueued_tokens,
+            over_quota=deployment.over_quota,
         )
         for deployment in settings.deployments
     ]

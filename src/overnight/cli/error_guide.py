@@ -16,7 +16,7 @@ VALIDATION: Mapping[str, str] = {
     "model_mismatch": "As mismatched_model, on Azure paths",
     "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",
     "streaming_unsupported": "The body asks for `stream: true`. Leave it out",
-    "token_limit_exceeded": "Too many tokens wait for this model. Create the batch again when others have ended",
+    "token_limit_exceeded": "Too many tokens wait for this model; `overnight quota list`. Create the batch again later",
     "too_many_tasks": "The file has more lines than a batch may have. Split it",
     "url_mismatch": "As invalid_url, on Azure paths",
 }
@@ -45,6 +45,7 @@ CALLS: Mapping[str, str] = {
     "quotaExceeded": "There are too many files. Delete some, or let them expire",
     "request_too_large": "The body of the call is larger than the service accepts",
     "string_above_max_length": "A text is too long; `param` names it",
+    "token_limit_exceeded": "Too many tokens wait for this model; `overnight quota list`. Create the batch again later",
 }
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,6 +10,7 @@ import click
 from overnight.cli import human
 from overnight.cli.commands import Group
 from overnight.cli.console import Column, Shape
+from overnight.cli.folder import data_folder
 from overnight.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -22,30 +21,16 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 SCOPES = ("read", "submit")
+OFFERS = ("enterprise", "default", "credit-card", "msdn", "free")
 _DAY = 86_400
 _WHERE = (
     "Works on the data folder itself, also while the service runs on it, which takes up changes within 5 seconds. "
     "Whoever may write the folder may make keys."
 )
-
-
-def _settings(data_dir: Path | None, config: Path | None) -> Settings:
-    from overnight.config import load
-
-    flags = {name: value for name, value in (("data_dir", data_dir), ("config", config)) if value is not None}
-    return load(flags).settings
-
-
-def _data_folder(function: Callable[..., R]) -> Callable[..., R]:
-    """Give a command the settings that say where the data folder is, as `settings`."""
-
-    @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the data")
-    @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings file (TOML)")
-    @wraps(function)
-    def command(*args: Any, data_dir: Path | None, config: Path | None, **kwargs: Any) -> R:  # noqa: ANN401 - handed on
-        return function(*args, settings=_settings(data_dir, config), **kwargs)
-
-    return command
+_ABOUT_OFFERS = (
+    "By its offer a resource gets the enqueued-token quotas of Azure's table, for the models that stand in it; the "
+    "limits page of the reference has the table."
+)
 
 
 def _work(settings: Settings, work: Callable[[KeyService], Awaitable[R]], *, new: bool = False) -> R:
@@ -95,6 +80,7 @@ RESOURCES: Shape[Resource] = Shape(
     (
         Column("name", lambda each: each.name),
         Column("created", lambda each: human.moment(each.created_at)),
+        Column("offer", lambda each: each.offer or ""),
     ),
     _encoded,
 )
@@ -125,7 +111,7 @@ def keys() -> None:
 @click.option("--resource", metavar="NAME", default="default", help="What it opens [default: default]")
 @click.option("--scope", type=click.Choice(SCOPES), default="submit", help="What it may do [default: submit]")
 @click.option("--days", metavar="N", type=click.IntRange(min=1), help="Days until it expires [default: never]")
-@_data_folder
+@data_folder
 @pass_session
 def create(session: Session, settings: Settings, resource: str, scope: str, days: int | None) -> None:
     """Create a key."""
@@ -144,7 +130,7 @@ def create(session: Session, settings: Settings, resource: str, scope: str, days
     details=_WHERE,
 )
 @click.option("--resource", metavar="NAME", help="Only those that open this resource")
-@_data_folder
+@data_folder
 @pass_session
 def list_(session: Session, settings: Settings, resource: str | None) -> None:
     """List keys, oldest first."""
@@ -163,7 +149,7 @@ def list_(session: Session, settings: Settings, resource: str | None) -> None:
     details="Within 5 seconds it opens nothing any more. This cannot be undone, so it asks first.\n\n" + _WHERE,
 )
 @click.argument("key_id", metavar="ID")
-@_data_folder
+@data_folder
 @pass_session
 def revoke(session: Session, settings: Settings, key_id: str) -> None:
     """Revoke a key."""
@@ -181,21 +167,51 @@ def revoke(session: Session, settings: Settings, key_id: str) -> None:
     details="A resource owns files and batches; nobody sees those of another.\n\n" + _WHERE,
 )
 def resources() -> None:
-    """Create and list the resources that keys open."""
+    """Create and list the resources that keys open, and set their offers."""
 
 
 @resources.command(
     "create",
-    examples=("overnight resources create search", "overnight resources create search --data-dir data"),
-    details=_WHERE,
+    examples=(
+        "overnight resources create search",
+        "overnight resources create search --offer msdn",
+        "overnight resources create search --data-dir data",
+    ),
+    details=_ABOUT_OFFERS + "\n\n" + _WHERE,
 )
 @click.argument("name", metavar="NAME")
-@_data_folder
+@click.option("--offer", type=click.Choice(OFFERS), help="Offer whose quotas apply [default: none]")
+@data_folder
 @pass_session
-def create_resource(session: Session, settings: Settings, name: str) -> None:
+def create_resource(session: Session, settings: Settings, name: str, offer: str | None) -> None:
     """Create a resource."""
-    session.console.rows(RESOURCES, [_work(settings, lambda service: service.create_resource(name), new=True)])
+    from overnight.domain.quota import Offer
+
+    chosen = Offer(offer) if offer else None
+    session.console.rows(RESOURCES, [_work(settings, lambda service: service.create_resource(name, chosen), new=True)])
     session.console.suggest(f"`overnight keys create --resource {name}` makes a key that opens it")
+
+
+@resources.command(
+    "set",
+    examples=(
+        "overnight resources set search --offer enterprise",
+        "overnight resources set search --offer none",
+        "overnight resources set default --offer msdn --data-dir data",
+    ),
+    details=_ABOUT_OFFERS + "\n\n" + _WHERE,
+)
+@click.argument("name", metavar="NAME")
+@click.option("--offer", type=click.Choice((*OFFERS, "none")), required=True, help="Offer whose quotas apply")
+@data_folder
+@pass_session
+def set_resource(session: Session, settings: Settings, name: str, offer: str) -> None:
+    """Put a resource on an offer."""
+    from overnight import bootstrap
+    from overnight.domain.quota import Offer
+
+    chosen = None if offer == "none" else Offer(offer)
+    session.console.rows(RESOURCES, [bootstrap.with_quotas(settings, lambda admin: admin.put_offer(name, chosen))])
 
 
 @resources.command(
@@ -203,7 +219,7 @@ def create_resource(session: Session, settings: Settings, name: str) -> None:
     examples=("overnight resources list", "overnight resources list --json=name"),
     details=_WHERE,
 )
-@_data_folder
+@data_folder
 @pass_session
 def list_resources(session: Session, settings: Settings) -> None:
     """List resources, oldest first."""

@@ -25,7 +25,8 @@ COMMANDS = {
     "batches": ("overnight.cli.batches:batches", "Create, follow and cancel batches, and read their results"),
     "files": ("overnight.cli.files:files", "Upload, list, read, delete and validate files"),
     "keys": ("overnight.cli.keys:keys", "Create, list and revoke the API keys of a data folder"),
-    "resources": ("overnight.cli.keys:resources", "Create and list the resources that keys open"),
+    "resources": ("overnight.cli.keys:resources", "Create and list the resources that keys open, and set their offers"),
+    "quota": ("overnight.cli.quota:quota", "Show how many tokens may still be enqueued, and set quotas"),
     "config": ("overnight.cli.config:config", "Show the settings and where each comes from"),
     "api": ("overnight.cli.api:api", "Make any call of the API, with base URL and key filled in"),
     "completion": ("overnight.cli.completion:completion", "Print the completion script of a shell"),
@@ -34,7 +35,7 @@ COMMANDS = {
 PANELS = {
     "Start": ("demo", "serve", "doctor"),
     "Work": ("run", "batches", "files"),
-    "Keys": ("keys", "resources"),
+    "Keys and quotas": ("keys", "resources", "quota"),
     "More": ("config", "api", "completion", "help"),
 }
 EXAMPLES = (

@@ -16,7 +16,7 @@ import msgspec
 from pyreqwest.multipart import FormBuilder, PartBuilder
 
 from overnight.client.errors import ApiError, UnexpectedAnswer
-from overnight.client.models import Batch, Deleted, File, Model, Page, Readiness, Resource, decode
+from overnight.client.models import Batch, Deleted, File, Model, Page, Quota, Readiness, Resource, decode
 from overnight.client.transport import CHUNK, Call, Exchange, Patience, Transport
 
 R = TypeVar("R", bound=Resource)
@@ -78,6 +78,11 @@ class Client:
     def models(self) -> list[Model]:
         page = _page(self._transport, Call(method="GET", path="models"))
         return [_decode(self._transport, Model, raw) for raw in page.data]
+
+    def quotas(self) -> list[Quota]:
+        """The quota of each deployment; raises `ApiError` on a server that has none."""
+        page = _page(self._transport, Call(method="GET", path="quotas"))
+        return [_decode(self._transport, Quota, raw) for raw in page.data]
 
     def ready(self) -> Readiness | None:
         """Whether batches can be taken and recorded; None from a server that cannot tell."""

@@ -117,6 +117,19 @@ class Model(Resource, frozen=True, kw_only=True):
     created: int | None = None
 
 
+class Quota(Resource, frozen=True, kw_only=True):
+    """How many prompt tokens may be enqueued for a deployment, and how many are; ``None``: no limit."""
+
+    deployment: str = ""
+    model: str = ""
+    enqueued_tokens: int = 0
+    maximum_enqueued_tokens: int | None = None
+    available_tokens: int | None = None
+    basis: str = ""
+    offer: str | None = None
+    over_quota: str = ""
+
+
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """Batches that the server's disk keeps from going on, since when (unix seconds), and what waits in memory."""
 

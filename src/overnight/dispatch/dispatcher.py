@@ -27,7 +27,6 @@ _CLAIM_EVERY = 1.0
 _SWEEP_EVERY = 60.0
 _AFTER_TROUBLE = 2.0
 _LAST_WORDS = 5.0
-_ASK_AGAIN = 3.0
 
 _MOST_DOUBLINGS = 6
 
@@ -146,7 +145,7 @@ class Dispatcher:
         except LeaseLost:
             log.warning("batch.lost", batch_id=batch_id, epoch=owned.batch.epoch)
         except NotYet as reason:
-            owned.pause = _ASK_AGAIN
+            owned.pause = reason.pause
             if batch_id not in self._waiting:
                 log.warning("batch.waits", batch_id=batch_id, problem=str(reason))
             self._waiting.add(batch_id)

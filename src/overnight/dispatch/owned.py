@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from overnight.domain.batch import LEAVING, Batch, StopCause
+from overnight.ports.batches import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from overnight.domain.file import File
     from overnight.domain.flavour import Flavour
     from overnight.domain.limits import Limits
-    from overnight.ports.batches import Batches
+    from overnight.ports.batches import Admission, Batches
     from overnight.ports.blobs import Blobs
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.files import Files
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from overnight.ports.results import ResultLogs
     from overnight.ports.troubles import Troubles
     from overnight.ports.upstream import Deployments
+    from overnight.services.quotas import Inputs, QuotaService
 
 log = structlog.get_logger()
+
+ASK_AGAIN = 3.0
+"""After how many seconds a batch that cannot go on is looked at again, unless something else is said."""
 
 
 class LeaseLost(Exception):
@@ -35,11 +40,25 @@ class LeaseLost(Exception):
 
 
 class NotYet(Exception):
-    """The batch cannot go on now; it is left to be claimed again a little later."""
+    """The batch cannot go on now; it is left to be claimed again a little later, after ``pause`` seconds."""
+
+    def __init__(self, reason: str, *, pause: float = ASK_AGAIN) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class QuotaParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What reserving tokens needs."""
+
+    service: QuotaService
+    inputs: Inputs
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What driving a batch needs. ``stop_grace`` is how long requests in flight may go on after a stop, in seconds."""
+    """What driving a batch needs. ``stop_grace`` is how long requests in flight may go on after a stop, in seconds.
+
+    Without ``quotas`` there are no limits.
+    """
 
     batches: Batches
     files: Files
@@ -53,6 +72,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     limits: Mapping[Flavour, Limits]
     troubles: Troubles
     stop_grace: float = 30.0
+    quotas: QuotaParts | None = None
 
 
 class Owned:
@@ -102,11 +122,35 @@ class Owned:
             LeaseLost: it belongs to another worker by now.
         """
         if await self.parts.batches.save(new, expected=self.batch, files=files):
-            log.info("batch.moved", batch_id=new.id, status=new.status, before=self.batch.status)
+            self._moved(new)
+            return True
+        await self.reload()
+        return False
+
+    async def admit(self, new: Batch, *, limit: int, in_turn: bool) -> Admission:
+        """Write the batch within a quota (``ports/batches.py``); if it changed, take over what is stored.
+
+        Raises:
+            LeaseLost: it belongs to another worker by now.
+        """
+        admission = await self.parts.batches.admit(new, expected=self.batch, limit=limit, in_turn=in_turn)
+        if admission.verdict is Verdict.ADMITTED:
+            self._moved(new)
+        elif admission.verdict is Verdict.LOST:
+            await self.reload()
+        return admission
+
+    async def note(self, new: Batch) -> bool:
+        """Write what was found out of a batch whose status stays; otherwise as ``save``. Raises ``LeaseLost``."""
+        if await self.parts.batches.save(new, expected=self.batch):
             self.batch = new
             return True
         await self.reload()
         return False
+
+    def _moved(self, new: Batch) -> None:
+        log.info("batch.moved", batch_id=new.id, status=new.status, before=self.batch.status)
+        self.batch = new
 
     async def reload(self) -> None:
         """Take over the batch as it is stored. Raises ``LeaseLost``."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overnight.crash_points import reached
+from overnight.dispatch.admitting import admit
 from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import NotYet
 from overnight.domain.batch import BatchStatus, Problem
 from overnight.domain.file import Purpose
+from overnight.domain.index import ENTRY_BYTES
 from overnight.domain.validation import Rules
 from overnight.services.validate import Report, check_file, first_model
 
@@ -31,17 +33,35 @@ async def validate(owned: Owned) -> None:
     if file is None or problem is not None:
         await _fail(owned, (problem,) if problem else ())
         return
-    known = parts.deployments.known()
+    problems = await _let_in(owned, file)
+    if problems:
+        await _fail(owned, problems)
+
+
+async def _let_in(owned: Owned, file: File) -> tuple[Problem, ...]:
+    """Take a good batch to its next status; give what is wrong with a bad one. Raises ``NotYet``."""
+    known = owned.parts.deployments.known()
+    deployment, requests = await _checked_before(owned, known)
+    if deployment is not None and requests:
+        return await admit(owned, file, requests, deployment)
     if not known.complete:
         await _require(owned, file, known)
     report = await _check(owned, file, known)
     if report.problems:
-        await _fail(owned, report.problems)
-        return
+        return report.problems
     deployment = known.find(str(report.model))
     if deployment is None:
         raise _waits_for(report.model)
-    await _accept(owned, file, report, deployment)
+    return await admit(owned, file, report.requests, deployment)
+
+
+async def _checked_before(owned: Owned, known: Known) -> tuple[Deployment | None, int]:
+    """Give what was found out of a batch that waits for room: a large file is not checked again and again."""
+    batch = owned.batch
+    if batch.prompt_tokens is None:
+        return None, 0
+    size = await owned.parts.blobs.size(index_key(batch))
+    return known.find(str(batch.deployment)), (size or 0) // ENTRY_BYTES
 
 
 def _unusable(file: File | None, file_id: str) -> Problem | None:
@@ -85,21 +105,6 @@ async def _require(owned: Owned, file: File, known: Known) -> None:
 
 def _waits_for(model: str | None) -> NotYet:
     return NotYet(f"no upstream offers {model}, and one does not answer")
-
-
-async def _accept(owned: Owned, file: File, report: Report, deployment: Deployment) -> None:
-    batch = owned.batch
-    now = owned.parts.clock.now()
-    accepted = batch.to(
-        BatchStatus.IN_PROGRESS,
-        now,
-        total=report.requests,
-        model=deployment.model,
-        deployment=deployment.name,
-        input_blob=file.blob,
-        expiry=deployment.expiry or batch.expiry,
-    )
-    await owned.save(accepted)
 
 
 async def _fail(owned: Owned, problems: tuple[Problem, ...]) -> None:

@@ -85,6 +85,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     ``input_blob`` is the key of the input's bytes, known once the input was accepted.
     ``epoch`` counts the claims on the batch: a write that names an older epoch than the stored one is refused.
     ``fingerprint`` is the same for equal requests; ``idempotency_key`` is the caller's name for one request.
+    ``prompt_tokens`` are those of the input, known once they were counted; a batch in ``validating`` that has them
+    waits for room. ``reserved_tokens`` count against the quota of the deployment, and less as requests end
+    (``domain/quota.py``).
     """
 
     id: BatchId
@@ -119,6 +122,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = NO_USAGE
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    prompt_tokens: int | None = None
+    reserved_tokens: int = 0
 
     def to(self, status: BatchStatus, now: float, **changes: object) -> Batch:
         """Give the batch in its next status, with that status's timestamp set.

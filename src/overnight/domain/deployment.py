@@ -7,6 +7,7 @@ from typing import NewType
 import msgspec
 
 from overnight.domain.batch import Expiry
+from overnight.domain.quota import OverQuota
 
 UpstreamName = NewType("UpstreamName", str)
 
@@ -15,6 +16,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A name that callers use as ``model``.
 
     ``model`` is what the upstreams are asked for; ``expiry`` overrides the flavour's rule for closing windows.
+    ``enqueued_tokens`` is the quota of each resource for which nothing else was set; ``None`` means no limit.
     """
 
     name: str
@@ -22,6 +24,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: tuple[UpstreamName, ...]
     created_at: int = 0
     expiry: Expiry | None = None
+    enqueued_tokens: int | None = None
+    over_quota: OverQuota = OverQuota.FAIL
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

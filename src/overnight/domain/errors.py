@@ -38,6 +38,10 @@ class QuotaExceeded(InvalidRequest):
     """A limit on the number of stored things is reached."""
 
 
+class TokenLimitExceeded(InvalidRequest):
+    """A batch has more prompt tokens than its deployment may have enqueued now; it may fit when others have ended."""
+
+
 class TooLarge(ServiceError):
     """More bytes were sent than this server accepts."""
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from overnight.domain.ids import KeyId, ResourceId
+from overnight.domain.quota import Offer
 
 _MARK = "ovn_"
 _PREFIX_CHARS = 8
@@ -25,10 +26,11 @@ _RANK = {scope: rank for rank, scope in enumerate(Scope)}
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant; ``created_at`` is unix seconds."""
+    """A tenant; ``created_at`` is unix seconds. By its ``offer`` the presets of quotas apply (``domain/quota.py``)."""
 
     name: ResourceId
     created_at: int
+    offer: Offer | None = None
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

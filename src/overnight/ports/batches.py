@@ -1,6 +1,7 @@
 """Where batches are kept, and who may write them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +20,22 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     items: Sequence[T]
     has_more: bool
+
+
+class Verdict(StrEnum):
+    """What became of a batch that was to be let in."""
+
+    ADMITTED = "admitted"
+    FULL = "full"
+    LOST = "lost"
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of it, the tokens of other batches that are enqueued, and how many batches wait before this one."""
+
+    verdict: Verdict
+    enqueued: int = 0
+    ahead: int = 0
 
 
 class Batches(Protocol):
@@ -46,6 +63,25 @@ class Batches(Protocol):
 
         Nothing is written, and ``False`` returned, unless the stored batch has the status and epoch of ``expected``.
         """
+
+    async def admit(self, new: Batch, *, expected: Batch, limit: int, in_turn: bool) -> Admission:
+        """Write the fields in which ``new`` differs if its reservation fits into the limit, all in one transaction.
+
+        It fits if it and what is enqueued for the same resource and deployment (``enqueued``) are at most ``limit``.
+        With ``in_turn`` nothing is ``ADMITTED`` before an older batch of the two that waits for room: one in
+        ``validating`` whose tokens are counted. Of several at once, each sees those that were let in before it.
+        ``FULL`` and ``LOST`` write nothing; ``LOST`` means that the stored batch has not the status and epoch of
+        ``expected``.
+        """
+
+    async def enqueued(self, resource: ResourceId, deployments: Sequence[str]) -> Mapping[str, int]:
+        """Give the enqueued tokens of each of the deployments: what its batches that have not ended still hold.
+
+        What each holds is computed from its recorded counts (``domain/quota.py``), so it needs no books of its own.
+        """
+
+    async def repeated(self, batch: Batch, *, since: int) -> Batch | None:
+        """Give the stored batch that ``add_once`` would give instead of this new one, if there is one."""
 
     async def record_progress(self, batch: Batch, tally: Tally) -> bool:
         """Set the counts and the usage of a batch; ``False`` if its epoch is not the one of ``batch`` any more."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from overnight.ports.batches import Batches, Page
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.signals import Signals
+    from overnight.services.gate import Gate
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,13 +57,20 @@ class BatchService:
     """The use cases of batches."""
 
     def __init__(
-        self, batches: Batches, clock: Clock, entropy: Entropy, limits: Mapping[Flavour, Limits], signals: Signals
+        self,
+        batches: Batches,
+        clock: Clock,
+        entropy: Entropy,
+        limits: Mapping[Flavour, Limits],
+        signals: Signals,
+        gate: Gate | None = None,
     ) -> None:
         self._batches = batches
         self._clock = clock
         self._entropy = entropy
         self._limits = limits
         self._signals = signals
+        self._gate = gate
 
     async def create(self, resource: ResourceId, flavour: Flavour, new: NewBatch) -> Batch:
         """Create a batch in ``validating``; what is in its file is looked at later.
@@ -72,6 +80,7 @@ class BatchService:
 
         Raises:
             InvalidRequest: the shape of the request is wrong (CONTRACT section 3.5).
+            TokenLimitExceeded: it does not fit into the quota of its deployment, which wants that told at once.
             Conflict: the key was used for a request that asked for something else.
         """
         _check_key(new.idempotency_key)
@@ -102,10 +111,16 @@ class BatchService:
         return stored
 
     async def _add(self, batch: Batch, new: NewBatch, now: int) -> Batch:
-        if new.idempotency_key is not None:
-            return await self._batches.add_once(batch, since=now - KEY_SECONDS)
-        if new.sent_again:
-            return await self._batches.add_once(batch, since=now - RETRY_SECONDS)
+        since = now - (RETRY_SECONDS if new.idempotency_key is None else KEY_SECONDS)
+        may_repeat = new.sent_again or new.idempotency_key is not None
+        if self._gate is not None:
+            # What was let in stays so: a repeated request is told of its batch, though that one took the room.
+            stored = await self._batches.repeated(batch, since=since) if may_repeat else None
+            if stored is not None:
+                return stored
+            await self._gate.check(batch)
+        if may_repeat:
+            return await self._batches.add_once(batch, since=since)
         await self._batches.add(batch)
         return batch
 

@@ -16,6 +16,7 @@ from overnight.domain.key import Key, Resource, Scope, hash_of, is_secret, new_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from overnight.domain.quota import Offer
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.keys import Keys
 
@@ -53,7 +54,7 @@ class KeyService:
         self._clock = clock
         self._entropy = entropy
 
-    async def create_resource(self, name: str) -> Resource:
+    async def create_resource(self, name: str, offer: Offer | None = None) -> Resource:
         """Create a resource. Raises ``InvalidRequest`` for its name, and ``Conflict`` if there is one."""
         if _NAME.fullmatch(name) is None:
             message = (
@@ -61,7 +62,7 @@ class KeyService:
                 " and begin with a letter or digit."
             )
             raise InvalidRequest(message, param="name", code="invalid_value")
-        resource = Resource(name=ResourceId(name), created_at=int(self._clock.now()))
+        resource = Resource(name=ResourceId(name), created_at=int(self._clock.now()), offer=offer)
         if not await self._keys.add_resource(resource):
             message = f"There is a resource '{name}' already."
             raise Conflict(message, param="name")

@@ -53,6 +53,11 @@ class FileTokens(msgspec.Struct, frozen=True, kw_only=True):
     largest_bytes: int
     models: tuple[ModelTokens, ...]
 
+    @property
+    def at_most(self) -> int:
+        """The prompt tokens of all models together, with the error of the sample on top."""
+        return sum(model.prompt_tokens + model.error for model in self.models)
+
 
 def count_request(body: bytes, endpoint: str, counters: TokenCounters) -> PromptCount | None:
     """Count the prompt tokens of one request; ``None`` if the body is no JSON object."""
@@ -67,11 +72,12 @@ def count_request(body: bytes, endpoint: str, counters: TokenCounters) -> Prompt
     )
 
 
-def count_file(path: Path, counters: TokenCounters, exact_bytes: int = EXACT_BYTES) -> FileTokens:
+def count_file(path: Path, counters: TokenCounters, exact_bytes: int = EXACT_BYTES, seed: int = 0) -> FileTokens:
     """Count the requests, prompt tokens and images of a file, by model. Raises ``OSError``.
 
     Only texts are sampled, and only in files of more than ``exact_bytes``; all else is counted. Memory stays constant:
-    no more than one line is held.
+    no more than one line is held. Where it matters that nobody can write a file around the sample, ``seed`` has to be
+    unpredictable.
     """
     size = path.stat().st_size
     one_in = -(-2 * size // exact_bytes) if size > exact_bytes else 1
@@ -86,7 +92,7 @@ def count_file(path: Path, counters: TokenCounters, exact_bytes: int = EXACT_BYT
                 continue
             requests += 1
             largest = max(largest, (length, -number))
-            _tally(tallies, prompt.model, counters, one_in).add(prompt)
+            _tally(tallies, prompt.model, counters, one_in, seed).add(prompt)
     return FileTokens(
         requests=requests,
         unreadable=unreadable,
@@ -97,22 +103,22 @@ def count_file(path: Path, counters: TokenCounters, exact_bytes: int = EXACT_BYT
     )
 
 
-def _tally(tallies: dict[str, _Tally], model: str, counters: TokenCounters, one_in: int) -> _Tally:
+def _tally(tallies: dict[str, _Tally], model: str, counters: TokenCounters, one_in: int, seed: int) -> _Tally:
     if model not in tallies:
         model = model if len(tallies) < _MOST_MODELS else OTHER_MODELS
     if model not in tallies:
-        tallies[model] = _Tally(model, counters.of(model), one_in)
+        tallies[model] = _Tally(model, counters.of(model), one_in, seed)
     return tallies[model]
 
 
 class _Tally:
     """Sums over the requests of one model."""
 
-    def __init__(self, model: str, counter: TokenCounter, one_in: int) -> None:
+    def __init__(self, model: str, counter: TokenCounter, one_in: int, seed: int) -> None:
         self._model = model
         self._counter = counter
         self._sampling = one_in > 1 and counter.exact
-        self._sample = Sample(one_in)
+        self._sample = Sample(one_in, seed)
         self._requests = self._tokens = self._images = self._output = self._bounded = 0
         self._guessed = False
 

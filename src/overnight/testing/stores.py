@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from overnight.domain import quota
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.file import File, Purpose
 from overnight.domain.key import Key as ApiKey
 from overnight.domain.upload import Part, Upload, UploadStatus
-from overnight.ports.batches import Page
+from overnight.ports.batches import Admission, Page, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -91,6 +92,28 @@ class MemoryBatches:
         self._tables.files.update(added)
         self._tables.batches[new.id] = msgspec.structs.replace(stored, **changes)
         return True
+
+    async def admit(self, new: Batch, *, expected: Batch, limit: int, in_turn: bool) -> Admission:
+        stored = self._current(expected)
+        if stored is None or stored.status is not expected.status:
+            return Admission(verdict=Verdict.LOST)
+        sharing = [each for each in self._tables.batches.values() if _shares_quota(each, new) and each.id != new.id]
+        enqueued = sum(map(_held, sharing))
+        order = list(self._tables.batches)
+        waiting = [each for each in sharing if each.status is BatchStatus.VALIDATING and each.prompt_tokens is not None]
+        ahead = sum(order.index(each.id) < order.index(new.id) for each in waiting) if in_turn else 0
+        if ahead or enqueued + new.reserved_tokens > limit:
+            return Admission(verdict=Verdict.FULL, enqueued=enqueued, ahead=ahead)
+        await self.save(new, expected=expected)
+        return Admission(verdict=Verdict.ADMITTED, enqueued=enqueued)
+
+    async def enqueued(self, resource: ResourceId, deployments: Sequence[str]) -> Mapping[str, int]:
+        active = [each for each in self._tables.batches.values() if each.resource == resource and each.status in ACTIVE]
+        return {name: sum(_held(each) for each in active if each.deployment == name) for name in deployments}
+
+    async def repeated(self, batch: Batch, *, since: int) -> Batch | None:
+        newest = reversed(self._tables.batches.values())
+        return next((each for each in newest if _repeats(batch, each) and each.created_at >= since), None)
 
     async def record_progress(self, batch: Batch, tally: Tally) -> bool:
         stored = self._current(batch)
@@ -373,6 +396,15 @@ def _repeats(batch: Batch, stored: Batch) -> bool:
     if (batch.resource, batch.idempotency_key) != (stored.resource, stored.idempotency_key):
         return False
     return batch.idempotency_key is not None or batch.fingerprint == stored.fingerprint
+
+
+def _shares_quota(stored: Batch, batch: Batch) -> bool:
+    same = (stored.resource, stored.deployment) == (batch.resource, batch.deployment)
+    return same and stored.status in ACTIVE
+
+
+def _held(batch: Batch) -> int:
+    return quota.held(batch.reserved_tokens, batch.total, batch.completed + batch.failed)
 
 
 def _holds(condition: Condition, batch: Batch) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from operator import eq, ge, gt, le, lt, ne
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, case, func, insert, select, update
 
 from overnight.adapters.sql.database import Lookup
 from overnight.adapters.sql.rows import changes, to_record, to_row
@@ -14,11 +14,12 @@ from overnight.adapters.sql.tables import files as files_table
 from overnight.crash_points import reached
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.result import Tally
-from overnight.ports.batches import Page
+from overnight.ports.batches import Admission, Page, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from sqlalchemy import Select
     from sqlalchemy.sql.elements import ColumnElement
 
     from overnight.adapters.sql.database import Database
@@ -44,7 +45,7 @@ class SqlBatches:
     async def add_once(self, batch: Batch, *, since: int) -> Batch:
         equal = _repeated_by(batch)
         forgetting = update(batches).where(*equal, batches.c.created_at < since).values(idempotency_key=None)
-        finding = select(batches).where(*equal, batches.c.created_at >= since).order_by(batches.c.seq.desc()).limit(1)
+        finding = _repeat_of(batch, since)
         async with self._database.transaction() as connection:
             # This first, though it seldom changes anything: it takes the write lock, so that of equal ones at once
             # each finds the one before it.
@@ -83,6 +84,35 @@ class SqlBatches:
                 await connection.execute(insert(files_table).values(to_row(file)))
         reached(f"batch.{new.status}")
         return True
+
+    async def admit(self, new: Batch, *, expected: Batch, limit: int, in_turn: bool) -> Admission:
+        statement = update(batches).where(*_is(expected), batches.c.status == expected.status)
+        async with self._database.transaction() as connection:
+            # Written before it is known to fit: this takes the write lock, so that of several at once each sees those
+            # that were let in before it.
+            if (await connection.execute(statement.values(changes(new, expected)))).rowcount != 1:
+                return Admission(verdict=Verdict.LOST)
+            rest = select(_HELD).where(*_enqueued_for(new), batches.c.id != new.id)
+            enqueued = (await connection.execute(rest)).scalar_one()
+            ahead = (await connection.execute(_ahead_of(new))).scalar_one() if in_turn else 0
+            if ahead or enqueued + new.reserved_tokens > limit:
+                await connection.rollback()
+                return Admission(verdict=Verdict.FULL, enqueued=enqueued, ahead=ahead)
+        reached(f"batch.{new.status}")
+        return Admission(verdict=Verdict.ADMITTED, enqueued=enqueued)
+
+    async def enqueued(self, resource: ResourceId, deployments: Sequence[str]) -> Mapping[str, int]:
+        query = (
+            select(batches.c.deployment, _HELD)
+            .where(batches.c.resource == resource, batches.c.deployment.in_(deployments), batches.c.status.in_(_ACTIVE))
+            .group_by(batches.c.deployment)
+        )
+        found = {row["deployment"]: row["held"] for row in await self._database.rows(query)}
+        return {name: found.get(name, 0) for name in deployments}
+
+    async def repeated(self, batch: Batch, *, since: int) -> Batch | None:
+        row = await self._database.row(_repeat_of(batch, since))
+        return None if row is None else to_record(Batch, row)
 
     async def record_progress(self, batch: Batch, tally: Tally) -> bool:
         values = to_row(tally)
@@ -158,6 +188,50 @@ def _repeated_by(batch: Batch) -> tuple[ColumnElement[bool], ...]:
         # A comparison with no key is one with NULL.
         return batches.c.resource == batch.resource, same_key, batches.c.fingerprint == batch.fingerprint
     return batches.c.resource == batch.resource, same_key
+
+
+def _repeat_of(batch: Batch, since: int) -> Select[Any]:
+    """Ask for the newest that a new one repeats."""
+    repeats = select(batches).where(*_repeated_by(batch), batches.c.created_at >= since)
+    return repeats.order_by(batches.c.seq.desc()).limit(1)
+
+
+_UNFINISHED = batches.c.total - batches.c.completed - batches.c.failed
+# As ``domain/quota.py`` has it in ``held``; adding the divisor less one rounds up.
+_HELD = func.coalesce(
+    func.sum(
+        case(
+            (batches.c.total > 0, (batches.c.reserved_tokens * _UNFINISHED + batches.c.total - 1) // batches.c.total),
+            else_=0,
+        )
+    ),
+    0,
+).label("held")
+
+
+def _enqueued_for(batch: Batch) -> tuple[ColumnElement[bool], ...]:
+    """Name the active batches that share the quota of one."""
+    return (
+        batches.c.resource == batch.resource,
+        batches.c.deployment == batch.deployment,
+        batches.c.status.in_(_ACTIVE),
+    )
+
+
+def _ahead_of(batch: Batch) -> Select[Any]:
+    """Count the batches that wait for the same quota and are older."""
+    own = select(batches.c.seq).where(batches.c.id == batch.id).scalar_subquery()
+    return (
+        select(func.count())
+        .select_from(batches)
+        .where(
+            batches.c.resource == batch.resource,
+            batches.c.deployment == batch.deployment,
+            batches.c.status == BatchStatus.VALIDATING,
+            batches.c.prompt_tokens.is_not(None),
+            batches.c.seq < own,
+        )
+    )
 
 
 _OPERATORS = {"eq": eq, "ne": ne, "gt": gt, "ge": ge, "lt": lt, "le": le}

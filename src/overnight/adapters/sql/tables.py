@@ -91,11 +91,14 @@ batches = Table(
     Column("lease_until", Float, nullable=False, server_default="0"),
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64)),
+    Column("prompt_tokens", BigInteger),
+    Column("reserved_tokens", BigInteger, nullable=False, server_default="0"),
     Index("batches_of_resource", "resource", "seq"),
     Index("batches_by_status", "status", "seq"),
     Index("batches_by_input", "input_file_id"),
     Index("batches_by_key", "resource", "idempotency_key", unique=True),
     Index("batches_by_fingerprint", "resource", "fingerprint"),
+    Index("batches_by_deployment", "resource", "deployment", "status"),
 )
 
 resources = Table(
@@ -104,6 +107,17 @@ resources = Table(
     Column("seq", _SEQ, primary_key=True, autoincrement=True),
     Column("name", String(80), nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
+    Column("offer", String(20)),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("resource", String(80), ForeignKey("resources.name"), nullable=False),
+    Column("deployment", Text, nullable=False),
+    Column("tokens", BigInteger),
+    Index("quotas_of_resource", "resource", "deployment", unique=True),
 )
 
 keys = Table(

@@ -7,6 +7,7 @@ from typing import NewType
 import msgspec
 
 from overnight.domain.batch import Expiry
+from overnight.domain.content_filter import ContentFilter
 
 UpstreamName = NewType("UpstreamName", str)
 
@@ -15,6 +16,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A name that callers use as ``model``.
 
     ``model`` is what the upstreams are asked for; ``expiry`` overrides the flavour's rule for closing windows.
+    ``filter_upstreams`` work for its filter. ``says_unfiltered`` adds to answers that none has judged them.
     """
 
     name: str
@@ -22,6 +24,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: tuple[UpstreamName, ...]
     created_at: int = 0
     expiry: Expiry | None = None
+    content_filter: ContentFilter | None = None
+    filter_upstreams: tuple[UpstreamName, ...] = ()
+    says_unfiltered: bool = False
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

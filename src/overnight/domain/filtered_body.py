@@ -64,7 +64,10 @@ def prompts(endpoint: str, body: bytes) -> tuple[str, ...]:
         message = f"it covers chat completions, completions, responses and embeddings, not {endpoint}"
         raise Unjudgeable(message)
     prompt = prompt_of_body(body, endpoint)
-    return () if prompt is None else ("\n".join(prompt.texts),)
+    if prompt is None:
+        message = "its body cannot be read"
+        raise Unjudgeable(message)
+    return ("\n".join(prompt.texts),)
 
 
 def _plain(given: object) -> tuple[str, ...]:

@@ -13,6 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from overnight.domain.batch import Expiry
+from overnight.domain.content_filter import (
+    Category,
+    ContentFilter,
+    FilterKind,
+    Judged,
+    OnTrouble,
+    Threshold,
+    Thresholds,
+)
 from overnight.domain.deployment import Capacity
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import DEFAULTS, MIB, Limits
@@ -160,10 +169,70 @@ class DeploymentSettings(BaseModel):
         "validating), fail_fast (creating it is refused where that can be told at once).",
     )
 
+    content_filter: str | None = Field(
+        default=None, description="Name of the content filter that judges prompts and answers; none if left out."
+    )
+    annotate: Literal["unfiltered"] | None = Field(
+        default=None,
+        description="unfiltered adds content filter results to answers which say that no filter has judged them.",
+    )
+
+    @model_validator(mode="after")
+    def _filtered_or_not(self) -> DeploymentSettings:
+        if self.content_filter is not None and self.annotate is not None:
+            message = "a deployment with a content filter cannot say that it is unfiltered; leave out annotate"
+            raise ValueError(message)
+        return self
+
     @field_validator("tokenizer")
     @classmethod
     def _known(cls, tokenizer: str) -> str:
         return known_tokenizer(tokenizer)
+
+
+class ContentFilterSettings(BaseModel):
+    """A filter that deployments name; it is asked at an upstream of its own or of a deployment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="What deployments name as content_filter.")
+    kind: FilterKind = Field(description="How it is asked: OpenAI's moderations, or a chat with a guard model.")
+    upstream: str = Field(default="", description="Name of the upstream that it is asked at.")
+    deployment: str = Field(default="", description="Or the name of a deployment, for its upstreams and its model.")
+    model: str = Field(default="", description="What the upstream calls the model; moderations may do without.")
+    thresholds: dict[Category, Threshold] = Field(
+        default={},
+        description="From which severity on a category is filtered: low, medium, high or off for each of hate, "
+        "self_harm, sexual and violence; medium if left out.",
+    )
+    apply_to: tuple[Judged, ...] = Field(
+        default=tuple(Judged), min_length=1, description="What is judged; both if left out."
+    )
+    on_trouble: OnTrouble = Field(
+        default=OnTrouble.WAIT,
+        description="While the filter does not work, its requests wait or, after the usual retries, fail.",
+    )
+
+    @model_validator(mode="after")
+    def _asked_somewhere(self) -> ContentFilterSettings:
+        if bool(self.upstream) == bool(self.deployment):
+            message = "name either the upstream or the deployment where the filter is asked"
+            raise ValueError(message)
+        if self.kind is FilterKind.GUARD and self.upstream and not self.model:
+            message = "name the model of the guard"
+            raise ValueError(message)
+        return self
+
+    def rules(self, model: str) -> ContentFilter:
+        """Give the filter as the domain knows it, asked for this model."""
+        return ContentFilter(
+            name=self.name,
+            kind=self.kind,
+            model=model,
+            thresholds=Thresholds(**{category.value: each for category, each in self.thresholds.items()}),
+            judges=frozenset(self.apply_to),
+            on_trouble=self.on_trouble,
+        )
 
 
 class LimitSettings(BaseModel):
@@ -217,6 +286,9 @@ class Settings(BaseSettings):
         default=(), description="Model servers; the embedded model if none."
     )
     deployments: tuple[DeploymentSettings, ...] = Field(default=(), description="Names for models, besides their own.")
+    content_filters: tuple[ContentFilterSettings, ...] = Field(
+        default=(), description="Filters that deployments name as content_filter."
+    )
     embedded_slots: int = Field(default=4, ge=1, description="Requests that the embedded model answers at once.")
     answer_bytes: int = Field(default=64 * MIB, ge=1, description="Largest answer of an upstream that is kept.")
     strict_suffix: bool = Field(default=False, description="Refuse batch files without any suffix, as OpenAI does.")
@@ -258,6 +330,33 @@ class Settings(BaseSettings):
             unknown = sorted(set(deployment.upstreams) - set(labels))
             if unknown:
                 message = f"the deployment `{deployment.name}` names the upstream `{unknown[0]}`, which there is not"
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _filters_fit(self) -> Settings:
+        filters = [each.name for each in self.content_filters]
+        if len(set(filters)) < len(filters):
+            message = "two content filters have the same name; give each a name of its own"
+            raise ValueError(message)
+        labels = {upstream.label for upstream in self.upstreams}
+        deployments = {each.name: each for each in self.deployments}
+        for each in self.content_filters:
+            if each.upstream and each.upstream not in labels:
+                message = f"the content filter `{each.name}` names the upstream `{each.upstream}`, which there is not"
+                raise ValueError(message)
+            if each.deployment and each.deployment not in deployments:
+                message = f"the content filter `{each.name}` names the deployment `{each.deployment}`, which is not set"
+                raise ValueError(message)
+            if each.deployment and deployments[each.deployment].content_filter is not None:
+                message = f"the deployment `{each.deployment}` answers for a content filter and cannot have one"
+                raise ValueError(message)
+        for deployment in self.deployments:
+            if deployment.content_filter is not None and deployment.content_filter not in filters:
+                message = (
+                    f"the deployment `{deployment.name}` names the content filter `{deployment.content_filter}`, "
+                    "which there is not"
+                )
                 raise ValueError(message)
         return self
 

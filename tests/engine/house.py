@@ -257,7 +257,7 @@ class House:
         """Upload a file and create a batch of it."""
         lines = [line(number) for number in range(requests)] if isinstance(requests, int) else requests
         file = await self.upload(b"\n".join(lines), flavour)
-        new = NewBatch(input_file_id=file.id, endpoint=URL, completion_window="24h", **more)
+        new = NewBatch(**{"input_file_id": file.id, "endpoint": URL, "completion_window": "24h"} | more)
         batch = await self.batches.create(DEFAULT_RESOURCE, flavour, new)
         self._batch_files[batch.id] = [json.loads(raw)["custom_id"] for raw in lines]
         return batch

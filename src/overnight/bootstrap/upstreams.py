@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from overnight.adapters.system import SystemClock
 from overnight.adapters.upstreams.embedded import (
     MODEL_NAME,
@@ -15,11 +17,11 @@ from overnight.adapters.upstreams.embedded import (
 )
 from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream
 from overnight.bootstrap.errors import StartupError
-from overnight.config import Settings, UpstreamSettings
+from overnight.config import ContentFilterSettings, DeploymentSettings, Settings, UpstreamSettings
 from overnight.domain.deployment import Capacity, Deployment, UpstreamName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _EMBEDDED_TIMEOUT = 600.0
 _EMBEDDED = UpstreamName("embedded")
@@ -67,15 +69,29 @@ def _embedded_upstream(settings: Settings, server: EmbeddedServer) -> HttpUpstre
 
 def configured(settings: Settings, upstreams: Sequence[HttpUpstream], clock: SystemClock) -> list[Deployment]:
     everyone = tuple(upstream.name for upstream in upstreams)
+    plain = {each.name: _deployment(each, everyone, int(clock.now())) for each in settings.deployments}
+    filters = {each.name: each for each in settings.content_filters}
     return [
-        Deployment(
-            name=deployment.name,
-            model=deployment.model or deployment.name,
-            upstreams=tuple(UpstreamName(name) for name in deployment.upstreams) or everyone,
-            created_at=int(clock.now()),
-            expiry=deployment.expiry,
-            enqueued_tokens=deployment.enqueued_tokens,
-            over_quota=deployment.over_quota,
-        )
-        for deployment in settings.deployments
+        _filtered(plain[each.name], filters[each.content_filter], plain) if each.content_filter else plain[each.name]
+        for each in settings.deployments
     ]
+
+
+def _deployment(deployment: DeploymentSettings, everyone: tuple[UpstreamName, ...], now: int) -> Deployment:
+    return Deployment(
+        name=deployment.name,
+        model=deployment.model or deployment.name,
+        upstreams=tuple(UpstreamName(name) for name in deployment.upstreams) or everyone,
+        created_at=now,
+        expiry=deployment.expiry,
+        enqueued_tokens=deployment.enqueued_tokens,
+        over_quota=deployment.over_quota,
+        says_unfiltered=deployment.annotate == "unfiltered",
+    )
+
+
+def _filtered(deployment: Deployment, rules: ContentFilterSettings, known: Mapping[str, Deployment]) -> Deployment:
+    asked = known.get(rules.deployment)
+    upstreams = asked.upstreams if asked else (UpstreamName(rules.upstream),)
+    model = rules.model or (asked.model if asked else "")
+    return msgspec.structs.replace(deployment, content_filter=rules.rules(model), filter_upstreams=upstreams)

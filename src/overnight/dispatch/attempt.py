@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from overnight.dispatch.run import Attempt
-from overnight.domain.outcome import examine, to_result
 from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy, succeeded
 
 if TYPE_CHECKING:
-    from overnight.dispatch.run import Run
+    from overnight.dispatch.work import Work
     from overnight.domain.request import Request
     from overnight.domain.retry import Outcome
     from overnight.ports.clock import Clock, Entropy
@@ -30,7 +29,7 @@ class Attempts:
         self._clock = clock
         self._entropy = entropy
 
-    def read(self, run: Run, attempt: Attempt) -> Request | None:
+    def read(self, run: Work, attempt: Attempt) -> Request | None:
         """Read a request from the input; ``None`` if that cannot be done, and the run ends."""
         try:
             return run.read(attempt.line)
@@ -40,7 +39,7 @@ class Attempts:
             return None
 
     async def make(
-        self, run: Run, attempt: Attempt, request: Request, upstream: Upstream, slot: asyncio.Task[None]
+        self, run: Work, attempt: Attempt, request: Request, upstream: Upstream, slot: asyncio.Task[None]
     ) -> Outcome | None:
         """Try a request once and see to what follows; gives the outcome, or ``None`` if there is none.
 
@@ -50,7 +49,7 @@ class Attempts:
             if not run.entered(slot):
                 return None
             try:
-                outcome = examine(await upstream.send(run.batch.endpoint, request.body))
+                outcome = run.examine(attempt.line, await upstream.send(run.endpoint, request.body))
             except Exception as error:  # noqa: BLE001 - attempt boundary: one odd request must not end the others
                 outcome = _odd(run, request, upstream, error)
             self._settle(run, request, attempt, outcome, upstream)
@@ -62,11 +61,11 @@ class Attempts:
             run.left(slot)
         return outcome
 
-    def _settle(self, run: Run, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:
+    def _settle(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:
         if succeeded(outcome):
-            run.record(to_result(request, run.own_id(attempt.line), outcome, attempt.number, attempt.last_status))
+            run.end(request, attempt, outcome)
             return
-        decision = self._policy.decide(
+        decision = (run.policy or self._policy).decide(
             outcome,
             attempt=attempt.number,
             now=self._clock.now(),
@@ -75,7 +74,7 @@ class Attempts:
         )
         match decision:
             case Accept():
-                run.record(to_result(request, run.own_id(attempt.line), outcome, attempt.number, attempt.last_status))
+                run.end(request, attempt, outcome)
             case Retry(after=after, counts=counts):
                 _log_retry(run, attempt, outcome, upstream, after)
                 status = outcome.status or attempt.last_status
@@ -85,13 +84,13 @@ class Attempts:
                 log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=upstream.name)
 
 
-def _odd(run: Run, request: Request, upstream: Upstream, error: Exception) -> Failure:
+def _odd(run: Work, request: Request, upstream: Upstream, error: Exception) -> Failure:
     log.error("attempt.broke", batch_id=run.batch.id, line=request.line, upstream=upstream.name, exc_info=error)
     detail = f"The request could not be sent ({type(error).__name__})."
     return Failure(fault=Fault.BROKEN_OFF, detail=detail)
 
 
-def _log_retry(run: Run, attempt: Attempt, outcome: Outcome, upstream: Upstream, after: float) -> None:
+def _log_retry(run: Work, attempt: Attempt, outcome: Outcome, upstream: Upstream, after: float) -> None:
     log.debug(
         "attempt.retried",
         batch_id=run.batch.id,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from overnight.dispatch.filtering import open_run
 from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import LeaseLost, NotYet
-from overnight.dispatch.run import Run
 from overnight.domain.batch import BatchStatus, StopCause
 from overnight.domain.errors import Unavailable
 from overnight.domain.index import Index
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
     from overnight.dispatch.owned import Owned
+    from overnight.dispatch.run import Run
     from overnight.domain.deployment import Deployment
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ async def execute(owned: Owned) -> None:
                 run.start(results)
                 if owned.cause is not None:
                     run.stop(owned.cause)
-                await _work(owned, run, deployment)
+                await _work(owned, run)
                 await _first(results.flush(), owned.left.wait())
         finally:
             owned.run = None
@@ -77,21 +78,23 @@ async def _opened(owned: Owned, deployment: Deployment) -> AsyncIterator[Run]:
         descriptor = await asyncio.to_thread(os.open, source, os.O_RDONLY)
         try:
             places = Index(await asyncio.to_thread(Path(index).read_bytes))
-            yield Run(batch, deployment, places, descriptor, held_until=owned.held_until)
+            yield open_run(batch, deployment, places, descriptor, held_until=owned.held_until)
         finally:
             os.close(descriptor)
 
 
-async def _work(owned: Owned, run: Run, deployment: Deployment) -> None:
+async def _work(owned: Owned, run: Run) -> None:
     router = owned.parts.router
-    router.add(run, deployment.upstreams)
+    for work, upstreams in run.works():
+        router.add(work, upstreams)
     try:
         async with asyncio.TaskGroup() as group:
             showing = group.create_task(_show_progress(owned, run), name=f"progress of {owned.batch.id}")
             await _until_ended(owned, run)
             showing.cancel()
     finally:
-        router.remove(run, deployment.upstreams)
+        for work, upstreams in run.works():
+            router.remove(work, upstreams)
         # Only after an error is anything still in flight here; its results would have no log to go to.
         run.stop(StopCause.TROUBLE)
         run.abort()

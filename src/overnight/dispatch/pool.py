@@ -12,7 +12,8 @@ import structlog
 from overnight.dispatch.breaker import Breaker
 from overnight.dispatch.limiter import Limiter
 from overnight.dispatch.rate import Rate
-from overnight.dispatch.run import Attempt, Run
+from overnight.dispatch.run import Attempt
+from overnight.dispatch.work import Work
 from overnight.domain.request import Request, estimate_tokens
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Outcome, Trouble, overloaded, trouble_of
@@ -34,7 +35,7 @@ _LONGEST_WAIT = 600.0
 class _Taken(msgspec.Struct, frozen=True, gc=False):
     """A request on its way: ``began`` is in ticks, ``reserved`` the tokens that it may use."""
 
-    run: Run
+    run: Work
     attempt: Attempt
     request: Request
     began: float
@@ -50,7 +51,7 @@ class Pool:
         self._upstream = upstream
         self._attempts = attempts
         self._clock = clock
-        self._runs: deque[Run] = deque()
+        self._runs: deque[Work] = deque()
         self._limiter = Limiter(start=capacity.start_concurrency, cap=capacity.max_concurrency)
         self._breaker = Breaker()
         self._requests = Rate(capacity.requests_per_minute) if capacity.requests_per_minute else None
@@ -83,11 +84,11 @@ class Pool:
         self._group = group
         self._on_room = on_room
 
-    def add(self, run: Run) -> None:
+    def add(self, run: Work) -> None:
         """Let the upstream work on a batch."""
         self._runs.append(run)
 
-    def remove(self, run: Run) -> None:
+    def remove(self, run: Work) -> None:
         """Take a batch away."""
         self._runs.remove(run)
 

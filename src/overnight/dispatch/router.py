@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from overnight.dispatch.pool import Pool
-    from overnight.dispatch.run import Run
+    from overnight.dispatch.work import Work
     from overnight.domain.deployment import UpstreamName
     from overnight.ports.clock import Clock
     from overnight.ports.upstream import UpstreamHealth
@@ -32,14 +32,14 @@ class Router:
                 pool.open(group, self._rearm.set)
             await self._keep_offering()
 
-    def add(self, run: Run, upstreams: Iterable[UpstreamName]) -> None:
+    def add(self, run: Work, upstreams: Iterable[UpstreamName]) -> None:
         """Let some upstreams work on a batch."""
         run.on_put_back = self._rearm.set
         for name in upstreams:
             self._pools[name].add(run)
         self._rearm.set()
 
-    def remove(self, run: Run, upstreams: Iterable[UpstreamName]) -> None:
+    def remove(self, run: Work, upstreams: Iterable[UpstreamName]) -> None:
         """Take a batch away."""
         for name in upstreams:
             self._pools[name].remove(run)

@@ -12,14 +12,17 @@ import msgspec
 from overnight.dispatch.source import Source
 from overnight.domain.batch import LEAVING, Batch, StopCause
 from overnight.domain.ids import request_id_prefix
+from overnight.domain.outcome import examine, to_result
 from overnight.domain.request import Request, parse_request, with_model
 from overnight.domain.result import Result, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from overnight.domain.deployment import Deployment
+    from overnight.dispatch.work import Work
+    from overnight.domain.deployment import Deployment, UpstreamName
     from overnight.domain.index import Index
+    from overnight.domain.retry import Outcome, RetryPolicy
     from overnight.ports.results import ResultLog
 
 
@@ -42,6 +45,8 @@ class Run:
     ) -> None:
         self.batch = batch
         self.deployment = deployment
+        self.endpoint = batch.endpoint
+        self.policy: RetryPolicy | None = None
         self.cause: StopCause | None = None
         self.trouble: Exception | None = None
         # Halted: no request is started any more. Ended: nor is one in flight. Settled: ended, or to be left soon.
@@ -67,6 +72,10 @@ class Run:
         self._completed = 0
         self._failed = 0
         self._usage = batch.usage
+
+    def works(self) -> list[tuple[Work, tuple[UpstreamName, ...]]]:
+        """Say which upstreams are to work on what."""
+        return [(self, self.deployment.upstreams)]
 
     def start(self, log: ResultLog) -> None:
         """Go on from what the log already holds."""
@@ -98,10 +107,7 @@ class Run:
 
         ``now`` is unix seconds, ``ticks`` the clock's (``ports/clock.py``).
         """
-        if not self._may_send(now):
-            return None
-        if self._deadline is not None and now >= self._deadline:
-            self.stop(StopCause.EXPIRY)
+        if not self._may_take(now):
             return None
         if self._retries and self._retries[0][0] <= ticks:
             self._taken += 1
@@ -109,7 +115,7 @@ class Run:
         line = self._find_next()
         if line < 0:
             return None
-        self._done[line] = 1
+        self._claim(line)
         self._taken += 1
         return Attempt(line)
 
@@ -123,6 +129,17 @@ class Run:
 
     def _may_send(self, now: float) -> bool:
         return self.cause is None and self._log is not None and now < self._held_until
+
+    def _may_take(self, now: float) -> bool:
+        if not self._may_send(now):
+            return False
+        if self._deadline is not None and now >= self._deadline:
+            self.stop(StopCause.EXPIRY)
+            return False
+        return True
+
+    def _claim(self, line: int) -> None:
+        self._done[line] = 1
 
     def _find_next(self) -> int:
         if self._next >= 0:
@@ -170,6 +187,14 @@ class Run:
     def in_flight(self) -> int:
         """How many requests are with an upstream."""
         return len(self._in_flight)
+
+    def examine(self, line: int, outcome: Outcome) -> Outcome:  # noqa: ARG002 - a check looks at its line
+        """Look into what an attempt brought."""
+        return examine(outcome)
+
+    def end(self, request: Request, attempt: Attempt, outcome: Outcome) -> None:
+        """Take an outcome that stands."""
+        self.record(to_result(request, self.own_id(attempt.line), outcome, attempt.number, attempt.last_status))
 
     def record(self, result: Result) -> None:
         """Hand a result to the log; it counts once it is durable."""

@@ -7,6 +7,7 @@ from typing import NewType
 import msgspec
 
 from overnight.domain.batch import Expiry
+from overnight.domain.content_filter import ContentFilter
 from overnight.domain.quota import OverQuota
 
 UpstreamName = NewType("UpstreamName", str)
@@ -17,6 +18,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     ``model`` is what the upstreams are asked for; ``expiry`` overrides the flavour's rule for closing windows.
     ``enqueued_tokens`` is the quota of each resource for which nothing else was set; ``None`` means no limit.
+    ``filter_upstreams`` work for its filter. ``says_unfiltered`` adds to answers that none has judged them.
     """
 
     name: str
@@ -26,6 +28,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     expiry: Expiry | None = None
     enqueued_tokens: int | None = None
     over_quota: OverQuota = OverQuota.FAIL
+    content_filter: ContentFilter | None = None
+    filter_upstreams: tuple[UpstreamName, ...] = ()
+    says_unfiltered: bool = False
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,7 +47,7 @@ def to_result(
     ``attempts`` is how often it was tried, ``last_status`` what the try before the last brought.
     """
     if isinstance(outcome, Failure):
-        record = _failure_record(request, own_id, outcome, _tries(attempts, last_status))
+        record = _failure_record(request, own_id, outcome, tries(attempts, last_status))
         return Result(line=request.line, kind=ResultKind.FAILED, record=record)
     record = response_line(request.custom_id, own_id, outcome.status, outcome.request_id or own_id, outcome.body)
     kind = ResultKind.SUCCEEDED if outcome.succeeded else ResultKind.FAILED
@@ -64,15 +64,16 @@ def _unreadable(answer: Answer) -> Outcome:
     return msgspec.structs.replace(answer, body=error_body(detail, kind=kind, code=None))
 
 
-def _failure_record(request: Request, own_id: str, failure: Failure, tries: str) -> bytes:
+def _failure_record(request: Request, own_id: str, failure: Failure, tried: str) -> bytes:
     if failure.fault is Fault.TIMEOUT:
         code, message = REQUEST_TIMEOUT
-        return error_line(request.custom_id, own_id, code, message + tries)
-    body = error_body(failure.detail + tries, kind="server_error", code=f"upstream_{failure.fault}")
+        return error_line(request.custom_id, own_id, code, message + tried)
+    body = error_body(failure.detail + tried, kind="server_error", code=f"upstream_{failure.fault}")
     return response_line(request.custom_id, own_id, failure.status or BAD_GATEWAY, own_id, body)
 
 
-def _tries(attempts: int, last_status: int | None) -> str:
+def tries(attempts: int, last_status: int | None) -> str:
+    """Word how often a request was tried, and which status the try before the last brought; empty after one."""
     if attempts == 1:
         return ""
     before = "" if last_status is None else f", with status {last_status} before"

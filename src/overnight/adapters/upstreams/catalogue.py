@@ -91,7 +91,16 @@ class Catalogue:
         found: dict[str, Deployment] = {}
         for name, models in self._models.items():
             for model in models:
+                if self._is_filtered(name, model):
+                    continue
                 before = found.get(model)
                 upstreams = (*before.upstreams, name) if before else (name,)
                 found[model] = Deployment(name=model, model=model, upstreams=upstreams, created_at=self._started_at)
         return list(found.values())
+
+    def _is_filtered(self, upstream: UpstreamName, model: str) -> bool:
+        """Say whether a deployment filters what this model says there: its own name must not be a way around that."""
+        return any(
+            each.content_filter is not None and each.model == model and upstream in each.upstreams
+            for each in self._configured
+        )

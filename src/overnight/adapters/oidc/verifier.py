@@ -66,9 +66,6 @@ class OidcVerifier:
         algorithm, key_id = head.get("alg"), head.get("kid")
         if algorithm not in self._algorithms:
             raise BadBearer("algorithm")
-        # Extensions that have to be understood (RFC 7515, 4.1.11): there is none that we do.
-        if "crit" in head:
-            raise BadBearer("critical extension")
         if not isinstance(key_id, str):
             raise BadBearer("no key id")
         return str(algorithm), key_id

@@ -208,7 +208,7 @@ async def test_a_key_is_found_by_its_id_or_a_beginning_that_no_other_has(gate: G
     await gate.store.add(odd)
     found = [await gate.service.find(text) for text in (made[3].id, "key_abcd", "ovn_abcd", odd.id)]
     refused = []
-    for text in ("key_0000", "key_", "key_nowhere"):
+    for text in ("key_0000", "key_a", "key_nowhere", "key_x"):
         with pytest.raises((InvalidRequest, NotFound)) as caught:
             await gate.service.find(text)
         refused.append(caught.value.message)
@@ -218,7 +218,7 @@ async def test_a_key_is_found_by_its_id_or_a_beginning_that_no_other_has(gate: G
     assert refused[0].startswith(f"'key_0000' fits 7 keys: {made[0].id}, ")
     assert refused[0].endswith(f"{made[4].id}, …. Write more of the id.")
     assert "too short" in refused[1]
-    assert refused[2] == "No key found with id 'key_nowhere'."
+    assert refused[2:] == [f"No key found with id '{name}'." for name in ("key_nowhere", "key_x")]
     with pytest.raises(NotFound):
         await gate.service.get("key_abcd")
 

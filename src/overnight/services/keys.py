@@ -182,15 +182,15 @@ class KeyService:
         """
         if (key := await self._keys.get(KeyId(text))) is not None:
             return key
-        if len(text) < _SHORTEST_BEGINNING:
-            message = f"'{text}' is too short to name a key. Write at least {_SHORTEST_BEGINNING} characters of its id."
-            raise InvalidRequest(message)
         found = [key for key in await self._keys.all() if key.id.startswith(text) or key.prefix.startswith(text)]
         if not found:
             raise _no_key(text)
         if len(found) > 1:
             names = ", ".join(key.id for key in found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
             message = f"'{text}' fits {len(found)} keys: {names}. Write more of the id."
+            raise InvalidRequest(message)
+        if len(text) < _SHORTEST_BEGINNING:
+            message = f"'{text}' is too short to name a key. Write at least {_SHORTEST_BEGINNING} characters of its id."
             raise InvalidRequest(message)
         return found[0]
 

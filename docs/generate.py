@@ -24,6 +24,7 @@ from overnight.cli.exit_codes import MEANING
 from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
 from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings
+from overnight.config_oidc import OidcSettings
 from overnight.domain import limits, quota
 from overnight.domain.flavour import Flavour
 
@@ -108,6 +109,9 @@ def configuration_page() -> str:
         "## `[limits.openai]` and `[limits.azure]`",
         "What is left out stays at its default; [limits](limits.md) lists these.",
         _fields(LimitSettings),
+        "## `[oidc]`",
+        "[Keys and resources](../guides/keys-and-resources.md#tokens-of-an-identity-provider) says how to use it.",
+        _fields(OidcSettings),
         "## Variables of the command line",
         "Commands that talk to a service read these.",
         _table(("variable", "meaning"), client),
@@ -131,13 +135,18 @@ def _type(annotation: object) -> str:
     if origin is Literal:
         return " or ".join(f"`{each}`" for each in inner)
     if origin is tuple:
-        return "list of tables" if issubclass(inner[0], BaseModel) else f"list of {_type(inner[0])}"
-    if origin is dict:
+        # `or` would read as a choice of lists.
+        return "list of tables" if _is_table(inner[0]) else f"list of {_type(inner[0]).replace(' or ', ', ')}"
+    if origin in {dict, Mapping} or _is_table(annotation):
         return "table"
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):
         return " or ".join(f"`{each}`" for each in annotation)  # type: ignore[attr-defined]
     names: Mapping[object, str] = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path"}
     return names[annotation]
+
+
+def _is_table(annotation: object) -> bool:
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
 
 
 def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
@@ -146,6 +155,8 @@ def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
     if field.default in (None, "", (), {}):
         return ""
     value = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    if isinstance(value, tuple):
+        return ", ".join(f"`{each}`" for each in value)
     return f"`{value}`"
 
 
@@ -265,8 +276,11 @@ def api_page() -> str:
         _table(("operation", "`/v1`", "`/openai/v1`", "`/openai`", "differs"), _operation_rows(operations)),
         "## Query parameters and headers",
         _table(("operation", "parameter", "type", "default"), _parameter_rows(document)),
-        "## Without a prefix",
-        _table(("operation", "meaning"), _health_rows(document)),
+        "## The admin API",
+        "These need an [admin key](../guides/keys-and-resources.md#the-admin-api), which opens none of the others.",
+        _table(("operation", "meaning"), _rows_of("Admin", document)),
+        "## Without a key",
+        _table(("operation", "meaning"), _rows_of("Health", document)),
         "## Objects",
         _prose("""
             Every member of an answer is always there; one that has no value is null. The error codes stand in
@@ -335,7 +349,7 @@ def _operation_rows(operations: list[tuple[str, str, str, str, str]]) -> Rows:
 def _parameter_rows(document: Json) -> Rows:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            if operation["tags"][0] != "OpenAI":
+            if operation["tags"][0] not in {"OpenAI", "Admin"}:
                 continue
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] in {"query", "header"}:
@@ -346,10 +360,10 @@ def _parameter_rows(document: Json) -> Rows:
                     yield route, f"`{parameter['name']}`", _kind(schema), shown
 
 
-def _health_rows(document: Json) -> Rows:
+def _rows_of(tag: str, document: Json) -> Rows:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            if operation["tags"][0] not in TAGS:
+            if operation["tags"][0] == tag:
                 yield f"`{method.upper()} {path}`", operation["description"]
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from overnight.config_oidc import OidcSettings
 from overnight.domain.batch import Expiry
 from overnight.domain.content_filter import (
     Category,
@@ -281,6 +282,9 @@ class Settings(BaseSettings):
         " gs://bucket/prefix or file:///folder; the data folder if left out.",
     )
     keys_file: Path | None = Field(default=None, description="File with the API keys that are accepted, one a line.")
+    oidc: OidcSettings | None = Field(
+        default=None, description="Issuer of bearer tokens that are accepted beside keys."
+    )
     root_path: str = Field(default="", description="Path prefix that a gateway in front strips off.")
     upstreams: tuple[UpstreamSettings, ...] = Field(
         default=(), description="Model servers; the embedded model if none."

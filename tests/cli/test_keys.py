@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tests.cli.conftest import Cli, Outcome
+from tests.support.issuer import AUDIENCE, Issuer
 from tests.support.service import Service, eventually
 
 from overnight.testing.upstream import ScriptedUpstream
@@ -62,6 +63,72 @@ def test_revoking_asks_first(bare: Cli) -> None:
     assert (asked.stdout, asked.code) == ("", 2)
     assert "\trevoked\t" in revoked.stdout
     assert unknown == Outcome(stdout="", stderr="error: No key found with id 'key_x'\n", code=1)
+
+
+def test_a_key_can_be_named_by_its_beginning(bare: Cli) -> None:
+    """If no other begins like this; otherwise those that do are named, and nothing is revoked."""
+    made = [bare("keys", "create", "--data-dir", "data", "--json").json[0] for _ in range(2)]
+    first, second = (key["id"] for key in made)
+    short = bare("keys", "revoke", "key_", "--data-dir", "data", "--yes")
+    asked = bare("keys", "revoke", first[:14], "--data-dir", "data")
+    by_id = bare("keys", "revoke", first[:14], "--data-dir", "data", "--yes")
+    by_itself = bare("keys", "revoke", made[1]["key"][:8], "--data-dir", "data", "--yes")
+
+    assert short == Outcome(
+        stdout="", stderr=f"error: 'key_' fits 2 keys: {first}, {second}. Write more of the id.\n", code=2
+    )
+    assert f"revoke {first}, which opens default?" in asked.stderr
+    assert asked.code == 2
+    assert by_id.stdout.startswith(f"{first}\tdefault\t")
+    assert by_itself.stdout.startswith(f"{second}\tdefault\t")
+    assert "\trevoked\t" in by_id.stdout
+
+
+def test_an_admin_key_opens_no_resource(bare: Cli) -> None:
+    """It is for the admin API alone."""
+    made = bare("keys", "create", "--admin", "--data-dir", "data")
+    listed = bare("keys", "list", "--data-dir", "data")
+    both = bare("keys", "create", "--admin", "--scope", "read", "--data-dir", "data")
+
+    assert re.fullmatch(rf"{KEY}\n", made.stdout)
+    assert re.fullmatch(rf"{ID} manages resources and keys in data; the key is not shown again\n", made.stderr)
+    assert re.fullmatch(rf"{ID}\t_admin\t{made.stdout[:8]}\tadmin\tvalid\t{TIME}\t\t\n", listed.stdout)
+    assert bare("resources", "list", "--data-dir", "data").stdout == ""
+    assert (both.stdout, both.code) == ("", 2)
+    assert "goes with neither --resource nor --scope" in both.stderr
+
+
+def test_resources_of_the_key_file_are_listed(bare: Cli) -> None:
+    """Marked, behind those that were created before."""
+    (bare.folder / "keys.txt").write_text("sk-1 filed\nsk-2 search\n")
+    bare("resources", "create", "search", "--data-dir", "data")
+    listed = bare("resources", "list", "--data-dir", "data", "--keys-file", "keys.txt")
+    named = bare("resources", "list", "--data-dir", "data", "--json", OVERNIGHT_KEYS_FILE="keys.txt")
+    (bare.folder / "keys.txt").write_text("sk-1 _admin\n")
+    reserved = bare("resources", "list", "--data-dir", "data", "--keys-file", "keys.txt")
+
+    assert re.fullmatch(rf"search\t{TIME}\tkey file\nfiled\t\tkey file\n", listed.stdout)
+    assert [(each["name"], each["in_file"]) for each in named.json] == [("search", True), ("filed", True)]
+    assert reserved.code == 2
+    assert "line 1 names `_admin`, which no key of a file opens" in reserved.stderr
+
+
+def test_the_doctor_asks_the_issuer_of_tokens(bare: Cli) -> None:
+    """Where the settings name one."""
+    with Issuer() as issuer:
+        settings = bare.folder / "overnight.toml"
+        settings.write_text(f'[oidc]\nissuer = "{issuer.url}"\naudience = "{AUDIENCE}"\n')
+        well = bare("doctor", "--config", "overnight.toml", "--data-dir", "data")
+        issuer.down = True
+        silent = bare("doctor", "--config", "overnight.toml", "--data-dir", "data")
+        settings.write_text('[oidc]\nissuer = "http://example.com"\naudience = "a"\n')
+        unsafe = bare("doctor", "--config", "overnight.toml", "--data-dir", "data")
+
+    assert f"issuer\tok\t{issuer.url}: 2 keys\n" in well.stdout
+    assert "keys\tok\tnone: only bearer tokens are accepted\n" in well.stdout
+    assert f"issuer\tFAULT\t{issuer.url}/.well-known/openid-configuration answers with status 503" in silent.stdout
+    assert "`oidc.issuer`" in unsafe.stderr
+    assert "not an https URL" in unsafe.stderr
 
 
 def test_a_folder_without_a_database_is_not_made_by_looking(bare: Cli) -> None:

@@ -9,15 +9,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from tests.support.api import AZURE, AZURE_V1, OPENAI, Api, Prefix, chats
+from tests.support.api import AZURE, AZURE_V1, DEPLOYMENTS, OPENAI, Api, Prefix, chats
 from tests.support.http import Http, Part, Reply
 from tests.support.service import Service
 
+from overnight import bootstrap
+from overnight.config import Settings
+from overnight.domain.key import Scope
+from overnight.services.keys import KeyService, NewKey
+
 TAGS: Mapping[str, Prefix] = {"OpenAI": OPENAI, "Azure v1": AZURE_V1, "Azure": AZURE}
+ADMIN = "Admin"
+# Its routes are those of Azure's (dated) files, uploads and batches, and stand in no document.
+ALIAS = "Azure deployments"
+WALKED: Mapping[str, Prefix] = {**TAGS, ALIAS: DEPLOYMENTS}
 # Nobody owns these: every resource sees the same models.
 SHARED = {"model", "deployment"}
 MASKS = (
@@ -25,6 +34,9 @@ MASKS = (
     (re.compile(rb'"id": ?"[^"]+"'), b'"id":"OWN"'),
 )
 VARYING = {"date", "x-request-id", "location"}
+
+
+CURSORS = {"files": "file_id", "batches": "batch_id", "resources": "resource_id", "keys": "key_id"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +54,28 @@ class Operation:
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[Operation]:
+    """Read the operations of a document, and add those of the alias."""
+    for operation in documented(document):
+        yield operation
+        rest = operation.path.removeprefix(AZURE.path)
+        if operation.tag == "Azure" and rest.startswith(("/files", "/uploads", "/batches")):
+            yield replace(operation, path=DEPLOYMENTS.path + rest, tag=ALIAS)
+
+
+def documented(document: Mapping[str, Any]) -> Iterator[Operation]:
     """Read the operations of a document."""
     for path, methods in document["paths"].items():
         for method, about in methods.items():
             parameters = about.get("parameters", [])
             taken = [each["name"] for each in parameters if each["in"] == "path"]
             has_cursor = any(each["name"] == "after" for each in parameters)
-            cursor = ("batch_id" if path.endswith("/batches") else "file_id") if has_cursor else None
+            cursor = CURSORS[path.rpartition("/")[2]] if has_cursor else None
             kinds = tuple(name for name in taken if name not in SHARED)
             yield Operation(method=method.upper(), path=path, tag=about["tags"][0], kinds=kinds, cursor=cursor)
 
 
 @pytest.fixture
-def foreign(http: Http) -> dict[str, list[str]]:
+def foreign(http: Http, shared_service: Service) -> dict[str, list[str]]:
     """What another resource has, by the name of the parameter that takes it."""
     api = Api(http, AZURE_V1)
     ended = api.run(chats(2, api.prefix.endpoint))
@@ -66,7 +87,19 @@ def foreign(http: Http) -> dict[str, list[str]]:
         "batch_id": [ended["id"], api.create("file-1")],
         "upload_id": [upload],
         "part_id": [part.json()["id"]],
+        **managed(shared_service),
     }
+
+
+def managed(service: Service) -> dict[str, list[str]]:
+    """What only an admin may see: a resource, and a key that opens it and one that manages it."""
+    settings = Settings(data_dir=service.data_dir)
+
+    async def make(keys: KeyService) -> list[str]:
+        wanted = (NewKey(), NewKey(scopes=(Scope.ADMIN,)))
+        return [(await keys.create(new)).key.id for new in wanted]
+
+    return {"resource_id": ["resource-1"], "key_id": bootstrap.with_keys(settings, make)}
 
 
 @pytest.fixture
@@ -88,14 +121,14 @@ def unknown(name: str) -> str:
 
 def call(http: Http, operation: Operation, name: str) -> Reply:
     """Make one call with an id wherever the operation takes one."""
-    prefix = TAGS[operation.tag]
+    query = WALKED[operation.tag].query if operation.tag in WALKED else ""
     path = operation.path
     for kind in operation.kinds:
         path = path.replace(f"{{{kind}}}", name)
     if operation.cursor:
         path += f"?after={name}"
-    if prefix.query:
-        path += ("&" if "?" in path else "?") + prefix.query
+    if query:
+        path += ("&" if "?" in path else "?") + query
     if path.partition("?")[0].endswith("/parts"):
         return http.post_form(path, [Part(name="data", data="{}\n", filename="upload")])
     body: dict[str, object] = {"part_ids": []} if path.partition("?")[0].endswith("/complete") else {}
@@ -123,9 +156,9 @@ def test_each_operation_answers_a_foreign_id_like_an_unknown_one(
             looked_at += 1
 
             assert given == expected, operation
-            assert given[0] in {400, 404}, operation
+            assert given[0] in ({403} if operation.tag == ADMIN else {400, 404}), operation
 
-    assert looked_at >= len(TAGS) * 16
+    assert looked_at >= len(WALKED) * 16
 
 
 def test_no_operation_without_an_id_shows_anything_of_another(
@@ -135,13 +168,13 @@ def test_no_operation_without_an_id_shows_anything_of_another(
     names = [name.encode() for kind in foreign.values() for name in kind]
     for operation in operations(document):
         if operation.method == "GET" and not operation.kinds and "{" not in operation.path:
-            prefix = TAGS.get(operation.tag)
+            prefix = WALKED.get(operation.tag)
             reply = stranger.get(operation.path + (f"?{prefix.query}" if prefix and prefix.query else ""))
 
             assert not any(name in reply.body for name in names), operation
 
 
-@pytest.mark.parametrize("prefix", TAGS.values(), ids=lambda prefix: prefix.name)
+@pytest.mark.parametrize("prefix", WALKED.values(), ids=lambda prefix: prefix.name)
 def test_foreign_ids_in_bodies_are_answered_like_unknown_ones(
     foreign: dict[str, list[str]], stranger: Http, prefix: Prefix
 ):
@@ -174,4 +207,32 @@ def test_the_walk_knows_every_kind_of_id(document: dict[str, Any], foreign: dict
     kinds = {kind for operation in operations(document) for kind in operation.kinds}
 
     assert kinds == set(foreign) - {"part_id"}
-    assert {operation.tag for operation in operations(document)} == {*TAGS, "Health"}
+    assert {operation.tag for operation in operations(document)} == {*WALKED, ADMIN, "Health"}
+
+
+@pytest.mark.parametrize("prefix", WALKED.values(), ids=lambda prefix: prefix.name)
+def test_pages_lead_through_ones_own_only(foreign: dict[str, list[str]], stranger: Http, prefix: Prefix):
+    """However small they are, in whichever order, and though those of another were made in between."""
+    api = Api(stranger, prefix)
+    files = [api.upload(b"{}\n") for _ in range(3)]
+    batches = [api.create(name) for name in files]
+    found: dict[str, list[str]] = {}
+    for kind, order in (("files", "order=asc"), ("files", "order=desc"), ("batches", "$orderby=created_at%20desc")):
+        after = ""
+        while after is not None:
+            page = api.get(f"/{kind}?limit=1&{order}{after and '&after=' + after}").json()
+            found.setdefault(f"{kind} {order}", []).extend(each["id"] for each in page["data"])
+            after = page["last_id"] if page["has_more"] else None
+
+    assert [files, files[::-1], batches[::-1]] == list(found.values())
+
+
+def test_the_admin_api_answers_every_other_key_with_the_same_words(document: dict[str, Any], stranger: Http):
+    """Whatever is asked for, there or not, and whatever is wrong with the call."""
+    admin = [operation for operation in operations(document) if operation.tag == ADMIN]
+    replies = [call(stranger, operation, "x") for operation in admin]
+    replies += [stranger.get("/admin/nowhere"), stranger.delete("/admin/keys"), stranger.post("/admin/keys", [])]
+
+    assert len(admin) >= 7
+    assert {reply.status for reply in replies} == {403}
+    assert len({reply.body for reply in replies}) == 1

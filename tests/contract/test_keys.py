@@ -2,8 +2,9 @@
 
 from msgspec.structs import replace
 
-from overnight.domain.ids import KeyId, ResourceId
+from overnight.domain.ids import ADMIN_RESOURCE, KeyId, ResourceId
 from overnight.domain.key import Key, Resource, Scope, hash_of
+from overnight.ports.batches import Page
 from overnight.ports.keys import Keys
 
 MINE, OTHERS = ResourceId("mine"), ResourceId("others")
@@ -44,6 +45,53 @@ async def test_resources_have_a_name_of_their_own(keys: Keys) -> None:
 
     assert stored == [True, False, True]
     assert [first, other] == await keys.resources()
+
+
+async def test_several_resources_are_added_where_they_are_new(keys: Keys) -> None:
+    """Those that are there stay as they were."""
+    first, other = Resource(name=MINE, created_at=NOW), Resource(name=OTHERS, created_at=NOW)
+    await keys.add_resource(first)
+    await keys.add_resources([other, replace(first, created_at=NOW + 1)])
+    await keys.add_resources([])
+
+    assert [first, other] == await keys.resources()
+    assert [other, None] == [await keys.resource(name) for name in (OTHERS, ResourceId("x"))]
+
+
+async def test_the_resource_of_admin_keys_is_not_listed(keys: Keys) -> None:
+    """It owns nothing."""
+    admins, mine = (Resource(name=name, created_at=NOW) for name in (ADMIN_RESOURCE, MINE))
+    await keys.add_resources([admins, mine])
+    page = await keys.resource_page(after=None, limit=5)
+
+    assert [mine] == await keys.resources()
+    assert Page([mine], has_more=False) == page
+    assert await keys.resource_page(after=ADMIN_RESOURCE, limit=5) is None
+    assert admins == await keys.resource(ADMIN_RESOURCE)
+
+
+async def test_resources_come_in_pages(keys: Keys) -> None:
+    """Oldest first, and a cursor that names nothing gives no page."""
+    made = [Resource(name=ResourceId(name), created_at=NOW) for name in ("c", "a", "b")]
+    await keys.add_resources(made)
+    pages = [await keys.resource_page(after=after, limit=2) for after in (None, made[1].name, made[2].name)]
+
+    assert [Page(made[:2], has_more=True), Page(made[2:], has_more=False), Page([], has_more=False)] == pages
+    assert await keys.resource_page(after=ResourceId("x"), limit=2) is None
+
+
+async def test_keys_come_in_pages(keys: Keys) -> None:
+    """Of one resource or of all; the cursor has to be one of them."""
+    await keys.add_resource(Resource(name=OTHERS, created_at=NOW))
+    theirs = a_key("key_2", OTHERS)
+    await _with_resource(keys, a_key(), a_key("key_3"))
+    await keys.add(theirs)
+
+    assert Page([a_key(), a_key("key_3")], has_more=True) == await keys.page(None, after=None, limit=2)
+    assert Page([a_key("key_3")], has_more=False) == await keys.page(MINE, after=KeyId("key_1"), limit=2)
+    assert Page([theirs], has_more=False) == await keys.page(OTHERS, after=None, limit=2)
+    assert await keys.page(MINE, after=theirs.id, limit=2) is None
+    assert [theirs, None] == [await keys.get(KeyId(name)) for name in ("key_2", "key_4")]
 
 
 async def test_a_key_needs_its_resource(keys: Keys) -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from overnight.domain.ids import DEFAULT_RESOURCE, KeyId
+from overnight.domain.ids import ADMIN_RESOURCE, DEFAULT_RESOURCE, KeyId, ResourceId
 from overnight.domain.key import Key, Resource, Scope, hash_of
 from overnight.services.keys import Authenticator, CreatedKey, KeyService, NewKey
 from overnight.testing.clock import START, ManualClock
@@ -64,10 +64,10 @@ def gate() -> Gate:
 
 @pytest.mark.parametrize(
     ("scope", "allowed"),
-    [(Scope.READ, {"read"}), (Scope.SUBMIT, {"read", "submit"}), (Scope.ADMIN, {"read", "submit", "admin"})],
+    [(Scope.READ, {"read"}), (Scope.SUBMIT, {"read", "submit"}), (Scope.ADMIN, {"admin"})],
 )
-async def test_a_scope_includes_those_before_it(gate: Gate, scope: Scope, allowed: set[str]) -> None:
-    """So one scope is enough."""
+async def test_who_submits_may_read_and_an_admin_may_neither(gate: Gate, scope: Scope, allowed: set[str]) -> None:
+    """So one scope is enough, and whoever hands out keys sees nobody's work."""
     key = (await gate.service.create(NewKey(scopes=(scope,)))).key
 
     assert allowed == {str(wanted) for wanted in Scope if key.may(wanted)}
@@ -98,7 +98,7 @@ async def test_the_first_key_brings_the_default_resource(gate: Gate) -> None:
     with pytest.raises(NotFound, match="No resource found with name 'team'"):
         await gate.service.create(NewKey(resource="team"))
 
-    assert [Resource(name=DEFAULT_RESOURCE, created_at=NOW)] == await gate.service.resources()
+    assert [Resource(name=DEFAULT_RESOURCE, created_at=NOW)] == await gate.store.resources()
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 81, "ä"])
@@ -114,7 +114,7 @@ async def test_a_resource_is_created_once(gate: Gate) -> None:
     with pytest.raises(Conflict, match="already"):
         await gate.service.create_resource("team")
 
-    assert [created] == await gate.service.resources()
+    assert [created] == await gate.store.resources()
 
 
 async def test_keys_are_listed_of_one_resource_or_of_all(gate: Gate) -> None:
@@ -135,6 +135,92 @@ async def test_an_unknown_key_cannot_be_revoked(gate: Gate) -> None:
         await gate.service.revoke("key_x")
 
     assert [replace(key, revoked_at=NOW)] * 2 == revoked
+
+
+async def test_an_admin_key_belongs_to_no_resource_that_is_listed(gate: Gate) -> None:
+    """And to none that a key can be made for, or a page shows."""
+    created = await gate.service.create(NewKey(scopes=(Scope.ADMIN,)))
+    for name in ("_admin", "nowhere"):
+        with pytest.raises(NotFound, match=f"No resource found with name '{name}'"):
+            await gate.service.resource(name)
+    with pytest.raises(NotFound):
+        await gate.service.create(NewKey(resource="_admin"))
+
+    assert created.key.resource == ADMIN_RESOURCE
+    assert await gate.service.resources() == []
+    assert (await gate.service.resource_page(after=None, limit=10)).items == []
+    assert [created.key] == (await gate.service.page("_admin", after=None, limit=10)).items
+
+
+@pytest.mark.parametrize(
+    "new",
+    [NewKey(scopes=(Scope.ADMIN,), resource="team"), NewKey(scopes=(Scope.ADMIN, Scope.READ))],
+    ids=["resource", "scope"],
+)
+async def test_an_admin_key_does_nothing_else(gate: Gate, new: NewKey) -> None:
+    """It would be a key to everything."""
+    await gate.service.create_resource("team")
+    with pytest.raises(InvalidRequest, match="opens no resource"):
+        await gate.service.create(new)
+
+
+async def test_resources_of_the_key_file_are_listed_and_marked(gate: Gate) -> None:
+    """Before the service created them, which it does once, and after it."""
+    file = KeyService(gate.store, gate.clock, CountedEntropy(), [ResourceId("team"), ResourceId("filed")])
+    await gate.service.create_resource("team")
+    before = await file.resources()
+    await file.adopt_file()
+    await gate.clock.advance(1)
+    await file.adopt_file()
+
+    listed = [(each.name, each.created_at, each.in_file) for each in before]
+    assert listed == [("team", NOW, True), ("filed", None, True)]
+    assert [(each.name, each.created_at) for each in await file.resources()] == [("team", NOW), ("filed", NOW)]
+    assert ((found := await file.resource("filed")).name, found.in_file) == ("filed", True)
+    assert not (await gate.service.resource("filed")).in_file
+
+
+async def test_resources_and_keys_come_in_pages(gate: Gate) -> None:
+    """From behind a cursor that has to be there."""
+    for name in ("a", "b", "c"):
+        await gate.service.create_resource(name)
+    made = [(await gate.service.create(NewKey(resource=name))).key for name in ("a", "b", "a")]
+    resources = [await gate.service.resource_page(after=after, limit=2) for after in (None, "b")]
+    keys = await gate.service.page("a", after=made[0].id, limit=1)
+    for asking in (
+        gate.service.resource_page(after="x", limit=1),
+        gate.service.page(None, after="x", limit=1),
+        gate.service.page("b", after=made[0].id, limit=1),
+    ):
+        with pytest.raises(InvalidRequest, match="Invalid 'after'"):
+            await asking
+    with pytest.raises(NotFound):
+        await gate.service.page("x", after=None, limit=1)
+
+    assert [([one.name for one in p.items], p.has_more) for p in resources] == [(["a", "b"], True), (["c"], False)]
+    assert ([made[2]], False) == (keys.items, keys.has_more)
+
+
+async def test_a_key_is_found_by_its_id_or_a_beginning_that_no_other_has(gate: Gate) -> None:
+    """One of its id, or of what it begins with itself."""
+    made = [(await gate.service.create(NewKey())).key for _ in range(7)]
+    odd = replace(made[0], id=KeyId("key_abcdef"), prefix="ovn_abcd", hash="x")
+    await gate.store.add(odd)
+    found = [await gate.service.find(text) for text in (made[3].id, "key_abcd", "ovn_abcd", odd.id)]
+    refused = []
+    for text in ("key_0000", "key_a", "key_nowhere", "key_x"):
+        with pytest.raises((InvalidRequest, NotFound)) as caught:
+            await gate.service.find(text)
+        refused.append(caught.value.message)
+
+    assert [made[3], odd, odd, odd] == found
+    assert [made[3], odd] == [await gate.service.get(key.id) for key in (made[3], odd)]
+    assert refused[0].startswith(f"'key_0000' fits 7 keys: {made[0].id}, ")
+    assert refused[0].endswith(f"{made[4].id}, …. Write more of the id.")
+    assert "too short" in refused[1]
+    assert refused[2:] == [f"No key found with id '{name}'." for name in ("key_nowhere", "key_x")]
+    with pytest.raises(NotFound):
+        await gate.service.get("key_abcd")
 
 
 # --- who calls ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from overnight import __version__
 from overnight.api import errors
+from overnight.api.admin import admin_routes
 from overnight.api.batches import batch_routes
 from overnight.api.context import PREFIXES, Context, Services
 from overnight.api.files import file_routes
@@ -53,6 +54,7 @@ def make_app(
     )
     errors.install(app)
     app.include_router(health_routes(services, problem))
+    app.include_router(admin_routes(services), prefix="/admin", tags=["Admin"])
     for prefix in PREFIXES:
         _mount(app, Context(services=services, prefix=prefix, limits=limits[prefix.flavour]))
     return app

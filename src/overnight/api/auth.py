@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 from overnight.domain.errors import Forbidden, Unauthorized
 from overnight.domain.flavour import Flavour
-from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
+from overnight.domain.ids import ADMIN_RESOURCE, DEFAULT_RESOURCE, ResourceId
+from overnight.domain.key import Scope, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overnight.domain.key import Scope
+    from overnight.domain.key import Key
+    from overnight.services.bearers import Bearers
     from overnight.services.keys import Authenticator
 
 _SHOWN = 4
@@ -29,9 +31,12 @@ class Keys:
     Without any, every caller is the default resource.
     """
 
-    def __init__(self, resources: Mapping[str, ResourceId], stored: Authenticator) -> None:
+    def __init__(
+        self, resources: Mapping[str, ResourceId], stored: Authenticator, bearers: Bearers | None = None
+    ) -> None:
         self._resources = {_digest(key): resource for key, resource in resources.items()}
         self._stored = stored
+        self._bearers = bearers
 
     async def resource_of(self, headers: Mapping[bytes, bytes], flavour: Flavour, wanted: Scope) -> ResourceId:
         """Say who calls, if the key may do what is wanted; the names of the headers are in lower case.
@@ -41,19 +46,37 @@ class Keys:
             Forbidden: the key may not do that, or there are no keys and the call is from elsewhere.
             Unavailable: the keys cannot be read.
         """
-        if not self._resources and not await self._stored.needed():
+        if not self._resources and self._bearers is None and not await self._stored.needed():
             _require_local(headers)
             return DEFAULT_RESOURCE
         given = _key_in(headers)
         if (resource := self._in_file(given)) is not None:
             return resource
+        if self._bearers is not None and (token := _token_in(headers)) is not None:
+            return await self._bearers.resource_of(token, wanted)
+        return (await self._stored_key(given, flavour, wanted)).resource
+
+    async def require_admin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let nobody but an admin through, also where other calls need no key.
+
+        Whoever can reach a service without keys could otherwise make one, and lock out everybody else.
+        Raises as ``resource_of`` does.
+        """
+        given = _key_in(headers)
+        if self._in_file(given) is not None:
+            raise _lacks(Scope.ADMIN)
+        if self._bearers is not None and (token := _token_in(headers)) is not None:
+            await self._bearers.require(token, Scope.ADMIN)
+            return
+        await self._stored_key(given, Flavour.OPENAI, Scope.ADMIN)
+
+    async def _stored_key(self, given: str, flavour: Flavour, wanted: Scope) -> Key:
         key = await self._stored.authenticate(given)
         if key is None:
             raise _refusal(given, flavour)
         if not key.may(wanted):
-            message = f"This key may not do that: it needs the scope '{wanted}'. Use another key."
-            raise Forbidden(message, code="forbidden")
-        return key.resource
+            raise _lacks(wanted)
+        return key
 
     def _in_file(self, key: str) -> ResourceId | None:
         given = _digest(key)
@@ -69,13 +92,16 @@ def parse_keys(text: str) -> dict[str, ResourceId]:
     """Read a key file: a key on each line, and after it the resource that it opens if that is not the default one.
 
     Raises:
-        ValueError: a line has more than two words.
+        ValueError: a line has more than two words, or names the resource of admin keys.
     """
     keys = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = _COMMENT.sub("", line).split()
         if len(words) > 2:  # noqa: PLR2004 - key and resource
             message = f"line {number} has more than a key and a resource"
+            raise ValueError(message)
+        if words[1:] == [ADMIN_RESOURCE]:
+            message = f"line {number} names `{ADMIN_RESOURCE}`, which no key of a file opens"
             raise ValueError(message)
         if words:
             keys[words[0]] = ResourceId(words[1]) if len(words) > 1 else DEFAULT_RESOURCE
@@ -116,6 +142,19 @@ def _key_in(headers: Mapping[bytes, bytes]) -> str:
         return key
     scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _token_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """Give the bearer token, if there is one that counts: it looks like a JWT, and there is no ``api-key``."""
+    if headers.get(b"api-key"):
+        return None
+    given = _key_in(headers)
+    return given if given.count(".") == 2 and not is_secret(given) else None  # noqa: PLR2004 - three parts
+
+
+def _lacks(scope: Scope) -> Forbidden:
+    message = f"This key may not do that: it needs the scope '{scope}'. Use another key."
+    return Forbidden(message, code="forbidden")
 
 
 def _digest(key: str) -> bytes:

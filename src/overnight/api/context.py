@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from overnight.services.batches import BatchService
     from overnight.services.files import FileService
     from overnight.services.gate import Gate
+    from overnight.services.keys import KeyService
     from overnight.services.quotas import QuotaService
     from overnight.services.uploads import UploadService
 
 
 RESOURCE = "overnight.resource"
 """The member of a request's scope that says who calls."""
+
+MANAGES = "overnight.manages"
+"""The member of a request's scope that says that an admin calls."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FileService
     uploads: UploadService
     batches: BatchService
+    keys: KeyService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]

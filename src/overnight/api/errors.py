@@ -79,7 +79,13 @@ def install(app: FastAPI) -> None:
 
 def flavour_of(path: str, root_path: str = "") -> Flavour:
     """Say which vendor's codes a path expects; a gateway in front may have kept its ``root_path``."""
-    return Flavour.AZURE if path.removeprefix(root_path).startswith(_AZURE_PREFIX) else Flavour.OPENAI
+    return Flavour.AZURE if below(root_path, path).startswith(_AZURE_PREFIX) else Flavour.OPENAI
+
+
+def below(root_path: str, path: str) -> str:
+    """Give a path as the routes see it: without the ``root_path`` that a gateway in front may have kept."""
+    # Whole steps only, as the router does it: below `/a` there is no `/admin`.
+    return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 
 
 def _flavour(request: Request) -> Flavour:

@@ -6,8 +6,8 @@ import re
 import uuid
 from typing import TYPE_CHECKING
 
-from overnight.api.context import RESOURCE
-from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, flavour_of, too_large
+from overnight.api.context import MANAGES, RESOURCE
+from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, below, flavour_of, too_large
 from overnight.domain import key
 from overnight.domain.errors import ServiceError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SLASHES = re.compile(r"//+")
 _TAKES_FILES = re.compile(r"/files/?$|/uploads/[^/]+/parts$")
 _KEYED = ("/v1/", "/openai/")
+_ADMIN = "/admin/"
 _READING = ("GET", "HEAD")
 
 # How much of a refused body is read, so that a client that is still sending gets to see why.
@@ -58,7 +59,10 @@ class Entrance:
 
     async def _let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Note who calls, before anything is told of what can be called. Raises ``ServiceError``."""
-        path = scope["path"].removeprefix(self._root_path)
+        path = below(self._root_path, scope["path"])
+        if path.startswith(_ADMIN):
+            await self._keys.require_admin(headers)
+            scope[MANAGES] = True
         if path.startswith(_KEYED):
             wanted = key.Scope.READ if scope["method"] in _READING else key.Scope.SUBMIT
             scope[RESOURCE] = await self._keys.resource_of(headers, flavour_of(path), wanted)

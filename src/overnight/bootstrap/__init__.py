@@ -2,9 +2,19 @@
 
 from overnight.bootstrap.doctor import Check, diagnose
 from overnight.bootstrap.errors import StartupError
-from overnight.bootstrap.keys import with_keys
+from overnight.bootstrap.keys import read_keys, with_keys
 from overnight.bootstrap.quotas import with_quotas
 from overnight.bootstrap.server import ReadyInfo, serve
 from overnight.bootstrap.tokens import token_counters
 
-__all__ = ["Check", "ReadyInfo", "StartupError", "diagnose", "serve", "token_counters", "with_keys", "with_quotas"]
+__all__ = [
+    "Check",
+    "ReadyInfo",
+    "StartupError",
+    "diagnose",
+    "read_keys",
+    "serve",
+    "token_counters",
+    "with_keys",
+    "with_quotas",
+]

@@ -16,6 +16,7 @@ from overnight.adapters.upstreams.http import UpstreamProblem
 from overnight.api.auth import is_loopback
 from overnight.bootstrap.errors import StartupError
 from overnight.bootstrap.keys import read_keys, stored_keys, too_open
+from overnight.bootstrap.oidc import open_issuer
 from overnight.bootstrap.storage import folder_problem, open_store
 from overnight.bootstrap.upstreams import http_upstream
 from overnight.config import ConfigError, Settings, UpstreamSettings
@@ -44,6 +45,7 @@ async def _diagnose(settings: Settings) -> list[Check]:
         await _check_database(settings),
         *await _check_results(settings),
         await _check_keys(settings),
+        *await _check_issuer(settings),
         *await _check_upstreams(settings),
     ]
 
@@ -114,14 +116,34 @@ async def _check_keys(settings: Settings) -> Check:
     try:
         in_file = read_keys(settings)
         stored = await stored_keys(settings)
-        if not in_file and not stored and not is_loopback(settings.host):
+        if not in_file and not stored and settings.oidc is None and not is_loopback(settings.host):
             raise too_open(settings)
     except (StartupError, SQLAlchemyError) as error:
         remedy = getattr(error, "hint", "see what is said of the database")
         return Check(name="keys", ok=False, detail=str(getattr(error, "orig", None) or error), remedy=remedy)
     count = len(in_file) + len(stored)
-    detail = f"{count} keys" if count else f"none: any key is accepted on {settings.host}"
+    accepted = f"any key is accepted on {settings.host}" if settings.oidc is None else "only bearer tokens are accepted"
+    detail = f"{count} keys" if count else f"none: {accepted}"
     return Check(name="keys", ok=True, detail=detail)
+
+
+async def _check_issuer(settings: Settings) -> list[Check]:
+    if settings.oidc is None:
+        return []
+    try:
+        issuer = open_issuer(settings.oidc)
+    except StartupError as error:
+        return [Check(name="issuer", ok=False, detail=error.message, remedy=error.hint)]
+    from overnight.adapters.oidc.issuer import IssuerProblem
+
+    try:
+        keys = await issuer.fetch()
+    except IssuerProblem as problem:
+        remedy = "check issuer and jwks_url under [oidc], and that this machine may reach them"
+        return [Check(name="issuer", ok=False, detail=str(problem), remedy=remedy)]
+    finally:
+        await issuer.close()
+    return [Check(name="issuer", ok=True, detail=f"{settings.oidc.issuer}: {len(keys)} keys")]
 
 
 async def _check_upstreams(settings: Settings) -> list[Check]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
+
 from overnight.adapters.sql.database import sqlite_file
 from overnight.adapters.sql.keys import SqlKeys
 from overnight.adapters.system import SystemClock, SystemEntropy
@@ -12,15 +14,17 @@ from overnight.api.auth import parse_keys
 from overnight.bootstrap.errors import StartupError
 from overnight.bootstrap.storage import opened_database
 from overnight.config import Settings
+from overnight.domain.errors import Unavailable
 from overnight.services.keys import KeyService
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from overnight.domain.ids import ResourceId
     from overnight.domain.key import Key
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 
 def read_keys(settings: Settings) -> dict[str, ResourceId]:
@@ -37,6 +41,14 @@ def read_keys(settings: Settings) -> dict[str, ResourceId]:
     return keys
 
 
+async def adopt(service: KeyService) -> None:
+    """Create the resources of the key file; they open theirs without that too, so a full disk stops no start."""
+    try:
+        await service.adopt_file()
+    except Unavailable as error:
+        log.warning("resources.not_created", problem=error.message)
+
+
 def too_open(settings: Settings) -> StartupError:
     message = f"refusing to listen on {settings.host} without API keys: anybody could use the service"
     return StartupError(message, "`overnight keys create` makes one for this data folder; or use --host 127.0.0.1", 2)
@@ -49,7 +61,13 @@ async def stored_keys(settings: Settings) -> Sequence[Key]:
         return await SqlKeys(database).all()
 
 
-def with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]], *, new: bool = False) -> T:
+def with_keys(
+    settings: Settings,
+    work: Callable[[KeyService], Awaitable[T]],
+    *,
+    new: bool = False,
+    in_file: Iterable[ResourceId] = (),
+) -> T:
     """Work on the keys of a data folder, which may be ``new``; a service may run on it meanwhile.
 
     Raises:
@@ -57,7 +75,7 @@ def with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]], *,
     """
     if not new:
         check_database(settings)
-    return asyncio.run(_with_keys(settings, work))
+    return asyncio.run(_with_keys(settings, work, in_file))
 
 
 def check_database(settings: Settings) -> None:
@@ -67,6 +85,8 @@ def check_database(settings: Settings) -> None:
         raise StartupError(message, "name the one of the service with `--data-dir`; `overnight serve` makes it")
 
 
-async def _with_keys(settings: Settings, work: Callable[[KeyService], Awaitable[T]]) -> T:
+async def _with_keys(
+    settings: Settings, work: Callable[[KeyService], Awaitable[T]], in_file: Iterable[ResourceId]
+) -> T:
     async with opened_database(settings) as database:
-        return await work(KeyService(SqlKeys(database), SystemClock(), SystemEntropy()))
+        return await work(KeyService(SqlKeys(database), SystemClock(), SystemEntropy(), in_file))

@@ -47,7 +47,8 @@ def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) 
     """Run the service until it is told to stop. Raises ``StartupError`` and ``ConfigError``."""
     logs.configure(settings.log_level, settings.log_format)
     keys = read_keys(settings)
-    if not keys and not is_loopback(settings.host) and not asyncio.run(stored_keys(settings)):
+    asks = bool(keys) or settings.oidc is not None
+    if not asks and not is_loopback(settings.host) and not asyncio.run(stored_keys(settings)):
         raise too_open(settings)
     with _listening(settings) as listener:
         uvloop.run(_serve(settings, keys, listener, ready))
@@ -83,6 +84,7 @@ async def _serve(
                 group.create_task(_keep(service.embedded), name="embedded model"),
                 group.create_task(service.catalogue.keep_fresh(), name="models of the upstreams"),
                 group.create_task(service.callers.keep_noting(), name="use of the keys"),
+                group.create_task(_keep_keys(service), name="keys of the issuer"),
             ]
             if ready is not None:
                 ready(await _started(settings, service, listener))
@@ -102,6 +104,11 @@ async def _serve(
 async def _keep(embedded: EmbeddedServer | None) -> None:
     if embedded is not None:
         await embedded.keep()
+
+
+async def _keep_keys(service: Service) -> None:
+    if service.issuer is not None:
+        await service.issuer.issuer_keys.keep_fresh()
 
 
 class _Server(uvicorn.Server):

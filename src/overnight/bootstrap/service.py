@@ -19,6 +19,8 @@ from overnight.api.app import make_app
 from overnight.api.auth import Keys
 from overnight.api.context import Services
 from overnight.api.middleware import Entrance
+from overnight.bootstrap.keys import adopt
+from overnight.bootstrap.oidc import OpenBearers, open_bearers
 from overnight.bootstrap.quotas import open_quotas
 from overnight.bootstrap.storage import open_storage
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
@@ -32,7 +34,7 @@ from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
 from overnight.services.files import FileService
-from overnight.services.keys import Authenticator
+from overnight.services.keys import Authenticator, KeyService
 from overnight.services.retention import Sweeper
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
@@ -52,6 +54,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     catalogue: Catalogue
     callers: Authenticator
+    issuer: OpenBearers | None
     embedded: EmbeddedServer | None
 
 
@@ -97,10 +100,16 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
         dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
         file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
+        stored_keys = SqlKeys(database)
+        key_service = KeyService(stored_keys, clock, entropy, keys.values())
+        await adopt(key_service)
+        callers = Authenticator(stored_keys, clock)
+        tokens = None if settings.oidc is None else open_bearers(settings.oidc, stored_keys, clock, stack)
         services = Services(
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
             batches=BatchService(batches, clock, entropy, limits, dispatcher, quotas.gate),
+            keys=key_service,
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,
@@ -108,12 +117,12 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             gate=quotas.gate,
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
-        callers = Authenticator(SqlKeys(database), clock)
         stack.push_async_callback(callers.note_use)
         yield Service(
-            app=Entrance(app, Keys(keys, callers), settings.root_path),
+            app=Entrance(app, Keys(keys, callers, None if tokens is None else tokens.bearers), settings.root_path),
             dispatcher=dispatcher,
             catalogue=catalogue,
             callers=callers,
+            issuer=tokens,
             embedded=embedded,
         )

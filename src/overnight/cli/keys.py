@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,8 +16,9 @@ from overnight.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from overnight.config import Settings
-    from overnight.domain.key import Key, Resource
-    from overnight.services.keys import CreatedKey, KeyService
+    from overnight.domain.key import Key
+    from overnight.domain.quota import Offer
+    from overnight.services.keys import CreatedKey, KeyService, ListedResource
 
 R = TypeVar("R")
 
@@ -76,11 +78,12 @@ CREATED: Shape[CreatedKey] = Shape(
     (Column("key", lambda each: each.secret),),
     lambda created: _encoded({**_shown(created.key), "key": created.secret}),
 )
-RESOURCES: Shape[Resource] = Shape(
+RESOURCES: Shape[ListedResource] = Shape(
     (
         Column("name", lambda each: each.name),
         Column("created", lambda each: human.moment(each.created_at)),
         Column("offer", lambda each: each.offer or ""),
+        Column("from", lambda each: "key file" if each.in_file else ""),
     ),
     _encoded,
 )
@@ -104,24 +107,33 @@ def keys() -> None:
         "overnight keys create",
         "overnight keys create --resource search --days 90",
         "export OVERNIGHT_API_KEY=$(overnight keys create -q --scope read)",
+        "overnight keys create --admin",
     ),
     details="Prints the key this once: only its hash is kept. With the first key the service stops taking calls "
-    "without one.\n\n" + _WHERE,
+    "without one. An admin key manages resources and keys under `/admin/`, and opens no files and batches.\n\n"
+    + _WHERE,
 )
-@click.option("--resource", metavar="NAME", default="default", help="What it opens [default: default]")
-@click.option("--scope", type=click.Choice(SCOPES), default="submit", help="What it may do [default: submit]")
+@click.option("--resource", metavar="NAME", help="What it opens [default: default]")
+@click.option("--scope", type=click.Choice(SCOPES), help="What it may do [default: submit]")
+@click.option("--admin", is_flag=True, help="Make a key for the admin API, which opens no resource")
 @click.option("--days", metavar="N", type=click.IntRange(min=1), help="Days until it expires [default: never]")
 @data_folder
 @pass_session
-def create(session: Session, settings: Settings, resource: str, scope: str, days: int | None) -> None:
+def create(
+    session: Session, settings: Settings, resource: str | None, scope: str | None, days: int | None, *, admin: bool
+) -> None:
     """Create a key."""
     from overnight.domain.key import Scope
     from overnight.services.keys import NewKey
 
-    new = NewKey(resource=resource, scopes=(Scope(scope),), life=None if days is None else days * _DAY)
+    if admin and (resource or scope):
+        raise click.UsageError("--admin goes with neither --resource nor --scope: an admin key opens no resource")
+    scopes = (Scope.ADMIN if admin else Scope(scope or Scope.SUBMIT),)
+    new = NewKey(resource=resource, scopes=scopes, life=None if days is None else days * _DAY)
     created = _work(settings, lambda service: service.create(new), new=True)
     session.console.rows(CREATED, [created])
-    session.console.say(f"{created.key.id} opens {resource} in {settings.data_dir}; the key is not shown again")
+    opens = "manages resources and keys" if admin else f"opens {created.key.resource}"
+    session.console.say(f"{created.key.id} {opens} in {settings.data_dir}; the key is not shown again")
 
 
 @keys.command(
@@ -146,15 +158,22 @@ def list_(session: Session, settings: Settings, resource: str | None) -> None:
         "overnight keys revoke key_1a2b --yes",
         "overnight keys revoke key_1a2b --data-dir data",
     ),
-    details="Within 5 seconds it opens nothing any more. This cannot be undone, so it asks first.\n\n" + _WHERE,
+    details="ID is the id of the key, or a beginning of 8 characters or more that no other has, or what `keys list` "
+    "shows as `begins with`. Within 5 seconds the key opens nothing any more. This cannot be undone, so it asks "
+    "first.\n\n" + _WHERE,
 )
 @click.argument("key_id", metavar="ID")
 @data_folder
 @pass_session
 def revoke(session: Session, settings: Settings, key_id: str) -> None:
     """Revoke a key."""
-    session.console.confirm(f"revoke {key_id}?")
-    session.console.rows(KEYS, [_work(settings, lambda service: service.revoke(key_id))])
+    found = _work(settings, lambda service: service.find(key_id))
+    session.console.confirm(f"revoke {found.id}, which opens {found.resource}?")
+    session.console.rows(KEYS, [_work(settings, lambda service: service.revoke(found.id))])
+
+
+async def _created(service: KeyService, name: str, offer: Offer | None) -> ListedResource:
+    return await service.resource((await service.create_resource(name, offer)).name)
 
 
 @click.group(
@@ -188,7 +207,7 @@ def create_resource(session: Session, settings: Settings, name: str, offer: str 
     from overnight.domain.quota import Offer
 
     chosen = Offer(offer) if offer else None
-    session.console.rows(RESOURCES, [_work(settings, lambda service: service.create_resource(name, chosen), new=True)])
+    session.console.rows(RESOURCES, [_work(settings, lambda service: _created(service, name, chosen), new=True)])
     session.console.suggest(f"`overnight keys create --resource {name}` makes a key that opens it")
 
 
@@ -211,16 +230,26 @@ def set_resource(session: Session, settings: Settings, name: str, offer: str) ->
     from overnight.domain.quota import Offer
 
     chosen = None if offer == "none" else Offer(offer)
-    session.console.rows(RESOURCES, [bootstrap.with_quotas(settings, lambda admin: admin.put_offer(name, chosen))])
+    bootstrap.with_quotas(settings, lambda admin: admin.put_offer(name, chosen))
+    session.console.rows(RESOURCES, [_work(settings, lambda service: service.resource(name))])
 
 
 @resources.command(
     "list",
-    examples=("overnight resources list", "overnight resources list --json=name"),
-    details=_WHERE,
+    examples=(
+        "overnight resources list",
+        "overnight resources list --json=name",
+        "overnight resources list --keys-file keys.txt",
+    ),
+    details="Those that the key file names are marked; the service creates them when it starts.\n\n" + _WHERE,
 )
+@click.option("--keys-file", metavar="FILE", type=click.Path(path_type=Path), help="File with keys of the service")
 @data_folder
 @pass_session
-def list_resources(session: Session, settings: Settings) -> None:
+def list_resources(session: Session, settings: Settings, keys_file: Path | None) -> None:
     """List resources, oldest first."""
-    session.console.rows(RESOURCES, _work(settings, lambda service: service.resources()))
+    from overnight import bootstrap
+
+    named = settings if keys_file is None else settings.model_copy(update={"keys_file": keys_file})
+    in_file = bootstrap.read_keys(named).values()
+    session.console.rows(RESOURCES, bootstrap.with_keys(named, lambda service: service.resources(), in_file=in_file))

@@ -15,6 +15,9 @@ KeyId = NewType("KeyId", str)
 
 DEFAULT_RESOURCE = ResourceId("default")
 
+# No resource can be created with this name. It owns nothing; keys that manage the others belong to it.
+ADMIN_RESOURCE = ResourceId("_admin")
+
 
 def batch_id(flavour: Flavour, entropy: str) -> BatchId:
     """Name a batch as its vendor would; ``entropy`` is 32 hexadecimal digits."""

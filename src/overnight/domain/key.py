@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -12,17 +14,25 @@ from overnight.domain.quota import Offer
 
 _MARK = "ovn_"
 _PREFIX_CHARS = 8
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 class Scope(StrEnum):
-    """What a key may do; each scope includes those before it."""
+    """What a key may do. ``submit`` includes ``read``.
+
+    ``admin`` manages resources and keys and stands apart: whoever hands out keys needs nobody's files and batches.
+    """
 
     READ = "read"
     SUBMIT = "submit"
     ADMIN = "admin"
 
 
-_RANK = {scope: rank for rank, scope in enumerate(Scope)}
+_INCLUDED = {
+    Scope.READ: frozenset({Scope.READ}),
+    Scope.SUBMIT: frozenset({Scope.READ, Scope.SUBMIT}),
+    Scope.ADMIN: frozenset({Scope.ADMIN}),
+}
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +69,17 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
     def may(self, wanted: Scope) -> bool:
         """Whether one of its scopes is, or includes, the one that is wanted."""
-        return any(_RANK[scope] >= _RANK[wanted] for scope in self.scopes)
+        return includes(self.scopes, wanted)
+
+
+def includes(scopes: Iterable[Scope], wanted: Scope) -> bool:
+    """Say whether one of the scopes is, or includes, the one that is wanted."""
+    return any(wanted in _INCLUDED[scope] for scope in scopes)
+
+
+def is_resource_name(text: str) -> bool:
+    """Say whether a resource can be created with this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def new_secret(entropy: str) -> str:

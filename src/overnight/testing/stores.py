@@ -12,6 +12,7 @@ import msgspec
 from overnight.domain import quota
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.file import File, Purpose
+from overnight.domain.ids import ADMIN_RESOURCE
 from overnight.domain.key import Key as ApiKey
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Admission, Page, Verdict
@@ -278,14 +279,31 @@ class MemoryKeys:
     async def add_resource(self, resource: Resource) -> bool:
         return self._tables.resources.setdefault(resource.name, resource) is resource
 
+    async def add_resources(self, new: Sequence[Resource]) -> None:
+        for resource in new:
+            self._tables.resources.setdefault(resource.name, resource)
+
+    async def resource(self, name: ResourceId) -> Resource | None:
+        return self._tables.resources.get(name)
+
     async def resources(self) -> Sequence[Resource]:
-        return list(self._tables.resources.values())
+        return [each for each in self._tables.resources.values() if each.name != ADMIN_RESOURCE]
+
+    async def resource_page(self, *, after: ResourceId | None, limit: int) -> Page[Resource] | None:
+        return _behind({each.name: each for each in await self.resources()}, after, limit)
 
     async def add(self, key: ApiKey) -> bool:
         if key.resource not in self._tables.resources:
             return False
         _insert(self._tables.keys, key.id, key)
         return True
+
+    async def get(self, key_id: KeyId) -> ApiKey | None:
+        return self._tables.keys.get(key_id)
+
+    async def page(self, resource: ResourceId | None, *, after: KeyId | None, limit: int) -> Page[ApiKey] | None:
+        shown = {each.id: each for each in self._tables.keys.values() if resource in {None, each.resource}}
+        return _behind(shown, after, limit)
 
     async def by_hash(self, digest: str) -> ApiKey | None:
         return next((key for key in self._tables.keys.values() if key.hash == digest), None)
@@ -410,6 +428,15 @@ def _held(batch: Batch) -> int:
 def _holds(condition: Condition, batch: Batch) -> bool:
     value = getattr(batch, condition.field)
     return bool(getattr(operator, condition.operator)(value, condition.value))
+
+
+def _behind(shown: Mapping[Key, Stored], after: Key | None, limit: int) -> Page[Stored] | None:
+    """Cut a page out of what is shown, from behind the cursor."""
+    names = list(shown)
+    if after is not None and after not in shown:
+        return None
+    start = 0 if after is None else names.index(after) + 1
+    return Page([shown[name] for name in names[start : start + limit]], len(names) > start + limit)
 
 
 def _page(owned: Sequence[Listed], shown: Sequence[Listed], after: str | None, limit: int) -> Page[Listed] | None:

@@ -1,0 +1,1 @@
+"""Bearer tokens of an OpenID Connect provider, such as Entra ID; needs the extra ``oidc``."""

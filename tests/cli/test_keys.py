@@ -41,7 +41,7 @@ def test_resources_are_created_and_then_opened_by_keys(bare: Cli) -> None:
     key = bare("keys", "create", "--resource", "search", "--data-dir", "data", "-q")
     slip = bare("keys", "create", "--resource", "sarch", "--data-dir", "data")
 
-    assert re.fullmatch(rf"search\t{TIME}\t\n", created.stdout)
+    assert re.fullmatch(rf"search\t{TIME}\t\t\n", created.stdout)
     assert again == Outcome(stdout="", stderr="error: There is a resource 'search' already\n", code=1)
     assert re.fullmatch(rf"{KEY}\n", key.stdout)
     assert slip == Outcome(stdout="", stderr="error: No resource found with name 'sarch'\n", code=1)

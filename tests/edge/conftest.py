@@ -58,7 +58,7 @@ async def _listening(**settings: Any) -> AsyncIterator[House]:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it waits for is set by nobody
             await asyncio.sleep(0.005)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Echo:
-    """Answers with the size of the body; ``/big`` with many bytes, ``/wait`` once ``gate`` is set, ``/early`` at once."""
+    """Answers with the size of the body; ``/big`` with a lot, ``/wait`` once ``gate`` is set, ``/early`` at once."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -18,7 +18,7 @@ class Echo:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.headers = len(scope["headers"])
         if scope["path"] == "/big":
-            await self._big(send)
+            await self._big(receive, send)
             return
         if scope["path"] == "/wait":
             await self.gate.wait()
@@ -28,11 +28,16 @@ class Echo:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _big(self, send: Any) -> None:
+    async def _big(self, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"268435456")]})
+        await receive()
+        hung_up = asyncio.create_task(receive())
         for number in range(1, 257):
             await send({"type": "http.response.body", "body": bytes(1024 * 1024), "more_body": number < 256})
+            if hung_up.done():
+                break
             self.pieces = number
+        hung_up.cancel()
 
     @staticmethod
     async def _body(receive: Any) -> int:

@@ -54,6 +54,18 @@ class TestHeads:
 
             assert await line.end() == b""
 
+    async def test_a_connection_is_kept_between_requests(self, listening: Listening) -> None:
+        """Longer than a head may take, and then closed without a word."""
+        async with listening(head_seconds=0.1) as house:
+            line = await house.call()
+            await line.send(GET)
+            await line.reply()
+            await asyncio.sleep(0.3)
+            await line.send(GET)
+
+            assert await line.reply() == (200, b"0")
+            assert await line.end() == b""
+
     async def test_empty_lines_do_not_keep_a_connection(self, listening: Listening) -> None:
         """They are allowed in front of a request, but stop the time between two."""
         async with listening(head_seconds=0.3) as house:
@@ -94,10 +106,10 @@ class TestHeads:
 
     async def test_a_request_behind_another_waits_its_turn(self, listening: Listening) -> None:
         """The time for its head does not run while the first one is answered."""
-        async with listening(head_seconds=0.1) as house:
+        async with listening(head_seconds=0.2) as house:
             line = await house.call()
             await line.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\nGET")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.5)
             house.app.gate.set()
             first = await line.reply()
             await line.send(GET[3:])
@@ -153,6 +165,14 @@ class TestBodies:
             sending.cancel()
 
             assert said == b"" or b" 200 " in said.split(b"\r\n")[0]
+
+    async def test_a_body_in_one_piece_with_its_head_is_no_long_head(self, listening: Listening) -> None:
+        """Whatever its size."""
+        async with listening() as house:
+            line = await house.call()
+            await line.send(_post(150_000) + b"a" * 150_000)
+
+            assert await line.reply() == (200, b"150000")
 
 
 class TestReplies:

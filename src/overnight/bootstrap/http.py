@@ -6,7 +6,9 @@ nothing of a reply. A client that goes over one gets an answer where it still wa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -56,6 +58,12 @@ class Crowd:
         self._by_address.end(address)
 
 
+def connections(settings: ConnectionSettings) -> type[asyncio.Protocol]:
+    """Give what the server makes its connections with."""
+    # The server only ever calls it.
+    return cast("type[asyncio.Protocol]", partial(Connection, Crowd(settings)))
+
+
 class Connection(HttpToolsProtocol):
     """A connection with bounds."""
 
@@ -64,8 +72,8 @@ class Connection(HttpToolsProtocol):
         self._crowd = crowd
         self._bounds = crowd.settings
         self._address: str | None = None
-        self._in_head = True
-        self._begun = False
+        self._in_head = self._in_body = self._begun = False
+        self._requests = 0
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._body_bytes = 0
@@ -101,14 +109,20 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._begun = True
+        before = self._requests
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        if self.transport.is_closing() or self._in_body:
+            return
+        if before == self._requests:
             self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEADER_BYTES:
-                message = f"The headers of a request may have {MOST_HEADER_BYTES:,} bytes together."
-                self._refuse(431, message, "headers_too_large")
-            elif self._reading is None:
-                self._time_head()
+        elif not self._in_head:
+            # The request is complete, and the next one has not begun.
+            return
+        if self._head_bytes > MOST_HEADER_BYTES:
+            message = f"The headers of a request may have {MOST_HEADER_BYTES:,} bytes together."
+            self._refuse(431, message, "headers_too_large")
+        elif self._reading is None:
+            self._time_head()
 
     # --- the head and the body of a request
 
@@ -119,7 +133,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header of the head; those behind a body are dropped."""
-        if self._in_head:
+        if not self._in_body:
             super().on_header(name, value)
             return
         self._trailer_bytes += len(name) + len(value)
@@ -128,7 +142,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """End the head."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         self._body_bytes, self._discarded, self._held_up = 0, 0, False
         self._time(self._bounds.body_seconds, self._check_body)
         super().on_headers_complete()
@@ -145,7 +159,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the body; from here it is our turn."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_body, self._head_bytes = False, 0
+        self._requests += 1
         self._stop_reading_timer()
         super().on_message_complete()
 
@@ -174,7 +189,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(408, message, "slow_request")
 
     def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._requests > 0 and not self.cycle.response_complete
 
     def _time(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_reading_timer()
@@ -203,6 +218,9 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._time_writing()
+        elif self._in_head:
+            # Of a request that was sent behind this one; only now is it its turn.
+            self._time_head()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that nobody uses."""
@@ -228,9 +246,13 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Say why, if the client can still be told, and hang up."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if not self._replying():
             self.transport.write(_refusal(status, message, code))
         self._close()
+
+    def _replying(self) -> bool:
+        begun = self._requests > 0 or self._in_body
+        return begun and self.cycle.response_started and not self.cycle.response_complete
 
     def _close(self) -> None:
         self._stop_reading_timer()
@@ -245,6 +267,7 @@ def _refusal(status: int, message: str, code: str) -> bytes:
         *SECURITY,
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", str(uuid.uuid4()).encode()),
         *(((b"retry-after", b"1"),) if status == 503 else ()),  # noqa: PLR2004
         (b"connection", b"close"),
     )

@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 from contextlib import AsyncExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ import uvloop
 from overnight.adapters.upstreams.embedded import EmbeddedServer
 from overnight.api.auth import is_loopback
 from overnight.bootstrap.errors import StartupError
-from overnight.bootstrap.http import Connection, Crowd
+from overnight.bootstrap.http import connections
 from overnight.bootstrap.keys import read_keys, stored_keys, too_open
 from overnight.bootstrap.service import Service, running_service
 from overnight.config import Settings
@@ -69,7 +68,7 @@ async def _serve(
         server = _Server(
             uvicorn.Config(
                 service.app,
-                http=partial(Connection, Crowd(settings.connections)),  # type: ignore[arg-type] - it makes one
+                http=connections(settings.connections),
                 ws="none",
                 log_config=None,
                 access_log=False,

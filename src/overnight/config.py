@@ -165,8 +165,29 @@ class LimitSettings(BaseModel):
     upload_bytes: int | None = Field(default=None, ge=1, description="Largest file put together from parts.")
     upload_part_bytes: int | None = Field(default=None, ge=1, description="Largest part.")
     upload_life: int | None = Field(default=None, ge=1, description="Seconds until an unfinished upload expires.")
-    files_without_expiry: int | None = Field(default=None, ge=1, description="Most files that never expire.")
-    files_with_expiry: int | None = Field(default=None, ge=1, description="Most files that expire.")
+    uploads_per_minute: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most files and uploads that a resource begins in a minute; 0: any number.",
+    )
+    pending_uploads: int | None = Field(
+        default=None, ge=0, description="Most uploads of a resource that are begun and not ended; 0: any number."
+    )
+    pending_bytes: int | None = Field(
+        default=None, ge=0, description="Most bytes in the parts of these uploads together; 0: any number."
+    )
+    batches_per_hour: int | None = Field(
+        default=None, ge=0, description="Most batches that a resource creates in any hour; 0: any number."
+    )
+    embedding_inputs: int | None = Field(
+        default=None, ge=0, description="Most inputs in all lines of a batch for embeddings; 0: any number."
+    )
+    files_without_expiry: int | None = Field(
+        default=None, ge=0, description="Most files of a resource that never expire; 0: any number."
+    )
+    files_with_expiry: int | None = Field(
+        default=None, ge=0, description="Most files of a resource that expire; 0: any number."
+    )
     input_life: int | None = Field(
         default=None,
         ge=0,
@@ -180,7 +201,7 @@ class LimitSettings(BaseModel):
 
     def over(self, defaults: Limits) -> Limits:
         """Give the limits that are in force."""
-        # Only a life can be 0, and none is how the domain says never.
+        # Where 0 can be given it means never or any number, and none is how the domain says that.
         given = {name: value or None for name, value in self.model_dump().items() if value is not None}
         return Limits(**{name: getattr(defaults, name) for name in defaults.__struct_fields__} | given)
 

@@ -37,6 +37,7 @@ FORM_BYTES = 1024 * 1024
 
 _FILE = re.compile(r"/files/?$")
 _PART = re.compile(r"/uploads/[^/]+/parts/?$")
+_BEGUN = re.compile(r"/(files|uploads)/?$")
 _UNAUTHORIZED = 401
 
 
@@ -112,11 +113,18 @@ class Paced:
     """
 
     def __init__(
-        self, app: ASGIApp, requests: Rates | None, uploads: Running, known: Known, root_path: str = ""
+        self,
+        app: ASGIApp,
+        requests: Rates | None,
+        uploads: Running,
+        new_files: Mapping[Flavour, Rates | None],
+        known: Known,
+        root_path: str = "",
     ) -> None:
         self._app = app
         self._requests = requests
         self._uploads = uploads
+        self._new_files = new_files
         self._known = known
         self._root_path = root_path
 
@@ -128,6 +136,7 @@ class Paced:
         self._known.add(_caller(scope))
         try:
             sending = self._counted(scope, send)
+            self._count_files(scope, resource)
             with self._uploading(scope, resource):
                 await self._app(scope, receive, sending)
         except TooManyRequests as error:
@@ -142,6 +151,15 @@ class Paced:
             message = f"This key made more than {most:,} requests within a minute. Wait as long as Retry-After says."
             raise TooManyRequests(message, wait=taken.wait)
         return _with_allowance(send, self._requests.rate, taken)
+
+    def _count_files(self, scope: Scope, resource: str) -> None:
+        begun = self._new_files[flavour_of(scope["path"], self._root_path)]
+        if begun is None or scope["method"] != "POST" or not _BEGUN.search(scope["path"]):
+            return
+        taken = begun.take(resource)
+        if not taken.given:
+            message = f"More than {begun.rate.most:,} files and uploads were begun within a minute. Send larger ones."
+            raise TooManyRequests(message, wait=taken.wait)
 
     @contextmanager
     def _uploading(self, scope: Scope, resource: str) -> Iterator[None]:
@@ -196,11 +214,13 @@ def guarded(
 ) -> ASGIApp:
     """Put the layers around an application; ``entrance`` is the one that finds out who calls."""
 
-    def rates(most: int) -> Rates | None:
+    def rates(most: int | None) -> Rates | None:
         return Rates(Rate(most=most), clock) if most else None
 
     known = Known()
-    paced = Paced(app, rates(rate.requests_per_minute), Running(rate.concurrent_uploads or None), known, root_path)
+    uploads = Running(rate.concurrent_uploads or None)
+    new_files = {flavour: rates(each.uploads_per_minute) for flavour, each in limits.items()}
+    paced = Paced(app, rates(rate.requests_per_minute), uploads, new_files, known, root_path)
     return Headers(Gate(entrance(paced), rates(rate.failed_keys_per_minute), known, limits, root_path))
 
 

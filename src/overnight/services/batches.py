@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from math import ceil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,11 +11,12 @@ import msgspec
 from overnight.domain import ids
 from overnight.domain.batch import DEFAULT_EXPIRY, TERMINAL, Batch, BatchStatus
 from overnight.domain.endpoints import ENDPOINTS, is_supported
-from overnight.domain.errors import Conflict, InvalidRequest, NotFound
+from overnight.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests
 from overnight.domain.file import ExpiresAfter
 from overnight.domain.ids import FileId
 from overnight.domain.limits import (
     COMPLETION_WINDOW,
+    CREATION_SECONDS,
     IDEMPOTENCY_KEY_CHARS,
     KEY_SECONDS,
     METADATA_KEY_CHARS,
@@ -23,6 +25,7 @@ from overnight.domain.limits import (
     RETRY_SECONDS,
     WINDOW_SECONDS,
 )
+from overnight.ports.bounds import Bound, BoundReached
 from overnight.services.files import check_expiry, unknown_cursor
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class BatchService:
         Raises:
             InvalidRequest: the shape of the request is wrong (CONTRACT section 3.5).
             Conflict: the key was used for a request that asked for something else.
+            TooManyRequests: the resource created as many batches within an hour as it may.
         """
         _check_key(new.idempotency_key)
         _check_endpoint(new.endpoint, flavour)
@@ -94,7 +98,10 @@ class BatchService:
             idempotency_key=new.idempotency_key,
             fingerprint=_fingerprint(flavour, new),
         )
-        stored = await self._add(batch, new, now)
+        try:
+            stored = await self._add(batch, new, now)
+        except BoundReached as reached:
+            raise self._too_many(flavour, reached) from reached
         if stored.id == batch.id:
             self._signals.batch_created()
         elif stored.fingerprint != batch.fingerprint:
@@ -102,12 +109,23 @@ class BatchService:
         return stored
 
     async def _add(self, batch: Batch, new: NewBatch, now: int) -> Batch:
+        most = self._limits[batch.flavour].batches_per_hour
+        bound = None if most is None else Bound(most=most, since=now - CREATION_SECONDS)
         if new.idempotency_key is not None:
-            return await self._batches.add_once(batch, since=now - KEY_SECONDS)
+            return await self._batches.add_once(batch, since=now - KEY_SECONDS, bound=bound)
         if new.sent_again:
-            return await self._batches.add_once(batch, since=now - RETRY_SECONDS)
-        await self._batches.add(batch)
+            return await self._batches.add_once(batch, since=now - RETRY_SECONDS, bound=bound)
+        await self._batches.add(batch, bound=bound)
         return batch
+
+    def _too_many(self, flavour: Flavour, reached: BoundReached) -> TooManyRequests:
+        most = self._limits[flavour].batches_per_hour
+        wait = max(1.0, reached.oldest + CREATION_SECONDS - self._clock.now())
+        message = (
+            f"The limit of {most:,} batches created within an hour is reached. The next one can be created in"
+            f" {ceil(wait):,} seconds. Put more requests into one batch."
+        )
+        return TooManyRequests(message, wait=wait)
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch:
         """Give a batch. Raises ``NotFound``."""

@@ -46,6 +46,9 @@ _SERVER_ERROR = 500
 _KINDS = {429: "requests"}
 # SDKs do not try again at all where they are to wait longer (CONTRACT section 6.4).
 _LONGEST_WAIT = 120.0
+# What a message quotes of a request is cut off here.
+_MESSAGE_CHARS = 2_000
+_PARAM_CHARS = 256
 _AZURE_PREFIX = "/openai"
 
 _JSON_TYPES = {
@@ -102,8 +105,12 @@ def envelope(
 ) -> JSONResponse:
     """Write an error."""
     kind = _KINDS.get(status, "server_error" if status >= _SERVER_ERROR else "invalid_request_error")
-    error = {"message": message, "type": kind, "param": param, "code": code}
+    error = {"message": _cut(message, _MESSAGE_CHARS), "type": kind, "param": _cut(param, _PARAM_CHARS), "code": code}
     return JSONResponse({"error": error, **(extra or {})}, status_code=status, headers=dict(headers or {}))
+
+
+def _cut(text: str | None, most: int) -> str | None:
+    return text if text is None or len(text) <= most else f"{text[:most]}…"
 
 
 def answer(error: errors.ServiceError, flavour: Flavour) -> JSONResponse:

@@ -27,6 +27,7 @@ from overnight.domain.limits import (
 )
 from overnight.ports.bounds import Bound, BoundReached
 from overnight.services.files import check_expiry, unknown_cursor
+from overnight.services.lengths import too_long
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,7 +178,7 @@ def _check_key(key: str | None) -> None:
         message = "Invalid 'Idempotency-Key': it is empty. Send a value of your own for each new batch, or no header."
         raise InvalidRequest(message, param="Idempotency-Key", code="invalid_value")
     if len(key) > IDEMPOTENCY_KEY_CHARS:
-        raise _too_long("Idempotency-Key", "string", IDEMPOTENCY_KEY_CHARS, len(key))
+        raise too_long("Idempotency-Key", "string", IDEMPOTENCY_KEY_CHARS, len(key))
 
 
 def _key_reused(stored: Batch) -> Conflict:
@@ -212,14 +213,6 @@ def _check_metadata(metadata: dict[str, str] | None) -> None:
         raise InvalidRequest(message, param="metadata", code="object_above_max_properties")
     for key, value in metadata.items():
         if len(key) > METADATA_KEY_CHARS:
-            raise _too_long(f"metadata.{key[:METADATA_KEY_CHARS]}", "key", METADATA_KEY_CHARS, len(key))
+            raise too_long(f"metadata.{key[:METADATA_KEY_CHARS]}", "key", METADATA_KEY_CHARS, len(key))
         if len(value) > METADATA_VALUE_CHARS:
-            raise _too_long(f"metadata.{key}", "string", METADATA_VALUE_CHARS, len(value))
-
-
-def _too_long(param: str, what: str, most: int, length: int) -> InvalidRequest:
-    message = (
-        f"Invalid '{param}': {what} too long. Expected a {what} with maximum length {most},"
-        f" but got a {what} with length {length} instead."
-    )
-    return InvalidRequest(message, param=param, code="string_above_max_length")
+            raise too_long(f"metadata.{key}", "string", METADATA_VALUE_CHARS, len(value))

@@ -19,8 +19,10 @@ from overnight.domain.file import (
     parse_purpose,
 )
 from overnight.domain.flavour import Flavour
+from overnight.domain.limits import FILENAME_CHARS
 from overnight.domain.request import BOM
 from overnight.ports.bounds import Bound, BoundReached
+from overnight.services.lengths import check_length
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -163,6 +165,7 @@ class FileService:
 
     async def prepare(self, received: Receiver, resource: ResourceId, flavour: Flavour, new: NewFile) -> File:
         """Check what was received and store its bytes; see ``Receiver.prepare``."""
+        check_length("file", new.filename, FILENAME_CHARS)
         purpose = parse_purpose(new.purpose, UPLOADABLE)
         limits = self._limits[flavour]
         if purpose is Purpose.BATCH:

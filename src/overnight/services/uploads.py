@@ -12,10 +12,12 @@ from overnight.domain import ids
 from overnight.domain.errors import InvalidRequest, NotFound, QuotaExceeded, TooLarge
 from overnight.domain.file import UPLOAD_PURPOSES, ExpiresAfter, File, Purpose, parse_purpose
 from overnight.domain.ids import PartId
+from overnight.domain.limits import FILENAME_CHARS, MIME_TYPE_CHARS
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.bounds import Bound, BoundReached
 from overnight.ports.files import PartRoom
 from overnight.services.files import NewFile, check_expiry
+from overnight.services.lengths import check_length
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -61,6 +63,8 @@ class UploadService:
     async def create(self, resource: ResourceId, flavour: Flavour, new: NewUpload) -> Upload:
         """Announce a file. Raises ``InvalidRequest``, ``TooLarge``, and ``QuotaExceeded`` for one too many."""
         limits = self._limits[flavour]
+        check_length("filename", new.filename, FILENAME_CHARS)
+        check_length("mime_type", new.mime_type, MIME_TYPE_CHARS)
         purpose = parse_purpose(new.purpose, UPLOAD_PURPOSES)
         most = limits.input_file_bytes if purpose is Purpose.BATCH else limits.upload_bytes
         if new.bytes > most:
@@ -178,11 +182,13 @@ class UploadService:
     async def _ordered(self, upload: Upload, part_ids: Sequence[str]) -> list[Part]:
         wanted = [PartId(part_id) for part_id in part_ids]
         known = {part.id: part for part in await self._uploads.parts(upload.id, wanted)}
-        for place, part_id in enumerate(wanted):
-            if part_id not in known or part_id in wanted[:place]:
+        seen: set[PartId] = set()
+        for part_id in wanted:
+            if part_id not in known or part_id in seen:
                 fault = "is named twice" if part_id in known else "is not a part of this upload"
                 message = f"The part '{part_id}' {fault}."
                 raise InvalidRequest(message, param="part_ids", code="invalid_value")
+            seen.add(part_id)
         size = sum(known[part_id].bytes for part_id in wanted)
         if size != upload.bytes:
             message = f"The parts add up to {size:,} bytes, but the upload was announced with {upload.bytes:,}."

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import structlog
+from fastapi import FastAPI
 
+from overnight.api import errors
 from overnight.observability import logs
 from overnight.observability.plain import frames
 
@@ -70,7 +73,7 @@ def test_libraries_are_quoted_without_values(capsys: pytest.CaptureFixture[str])
         try:
             int(SECRET)
         except ValueError as error:
-            logger.error(f"Task broke\nexception={error!r}", exc_info=True)  # noqa: G004 - as asyncio does
+            logger.error(f"Task broke\nexception={error!r}", exc_info=True)  # noqa: G004, G201 - as asyncio does
         logger.error("%s broke", SECRET)
         logger.warning("not of interest")
 
@@ -78,6 +81,34 @@ def test_libraries_are_quoted_without_values(capsys: pytest.CaptureFixture[str])
 
     assert [json.loads(line)["words"] for line in written] == ["Task broke", "%s broke"]
     assert SECRET not in "".join(written)
+
+
+async def test_handler_that_breaks_tells_neither_the_caller_nor_the_log(capsys: pytest.CaptureFixture[str]):
+    logs.configure("debug", "json")
+    app = FastAPI()
+    errors.install(app)
+
+    @app.get("/v1/broken")
+    async def broken() -> None:
+        raise ValueError(SECRET)
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/broken", "query_string": b"", "headers": []}
+    with pytest.raises(ValueError, match=SECRET):
+        await app(scope, receive, send)
+    log = capsys.readouterr().err
+
+    assert sent[0]["status"] == 500
+    assert "ValueError" in log
+    assert SECRET not in log
+    assert SECRET.encode() not in sent[1]["body"]
 
 
 def test_exceptions_that_refer_to_each_other_are_written_once():

@@ -6,22 +6,21 @@ nothing of a reply. A client that goes over one gets an answer where it still wa
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overnight.api.addresses import neighbourhood
-from overnight.api.headers import SECURITY
 from overnight.api.limits import MOST_HEADER_BYTES
+from overnight.api.refusals import crowded, long_head, slow_body, slow_head
 from overnight.services.rates import Running
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from overnight.api.refusals import Refusal
     from overnight.config import ConnectionSettings
 
 # What is left of a body whose request was answered already is thrown away, so that a client that sends all of it before
@@ -89,8 +88,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         address = neighbourhood(self.client[0] if self.client else "")
         if not self._crowd.enter(address):
-            message = "This server has as many open connections as it takes. Try again in a moment."
-            self._refuse(503, message, "too_many_connections")
+            self._refuse(crowded())
             return
         self._address = address
         self._time_head()
@@ -119,8 +117,7 @@ class Connection(HttpToolsProtocol):
             # The request is complete, and the next one has not begun.
             return
         if self._head_bytes > MOST_HEADER_BYTES:
-            message = f"The headers of a request may have {MOST_HEADER_BYTES:,} bytes together."
-            self._refuse(431, message, "headers_too_large")
+            self._refuse(long_head())
         elif self._reading is None:
             self._time_head()
 
@@ -171,8 +168,7 @@ class Connection(HttpToolsProtocol):
         if self._answering() or self.flow.read_paused:
             self._time_head()
         elif self._begun:
-            seconds = self._bounds.head_seconds
-            self._refuse(408, f"The headers of the request did not arrive within {seconds:g} seconds.", "slow_request")
+            self._refuse(slow_head(self._bounds.head_seconds))
         else:
             self._close()
 
@@ -184,9 +180,7 @@ class Connection(HttpToolsProtocol):
             self._body_bytes, self._held_up = 0, self.flow.read_paused
             self._time(self._bounds.body_seconds, self._check_body)
             return
-        rate = self._bounds.body_bytes_per_second
-        message = f"The body of the request came slower than {rate:,} bytes a second. Try again on a better line."
-        self._refuse(408, message, "slow_request")
+        self._refuse(slow_body(self._bounds.body_bytes_per_second))
 
     def _answering(self) -> bool:
         return self._requests > 0 and not self.cycle.response_complete
@@ -244,10 +238,10 @@ class Connection(HttpToolsProtocol):
             self._writing.cancel()
             self._writing = None
 
-    def _refuse(self, status: int, message: str, code: str) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Say why, if the client can still be told, and hang up."""
         if not self._replying():
-            self.transport.write(_refusal(status, message, code))
+            self.transport.write(refusal.encode())
         self._close()
 
     def _replying(self) -> bool:
@@ -258,17 +252,3 @@ class Connection(HttpToolsProtocol):
         self._stop_reading_timer()
         self.transport.close()
         self._time_writing()
-
-
-def _refusal(status: int, message: str, code: str) -> bytes:
-    kind = "server_error" if status == 503 else "invalid_request_error"  # noqa: PLR2004 - the only one of ours
-    body = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
-    headers = (
-        *SECURITY,
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", str(uuid.uuid4()).encode()),
-        *(((b"retry-after", b"1"),) if status == 503 else ()),  # noqa: PLR2004
-        (b"connection", b"close"),
-    )
-    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body

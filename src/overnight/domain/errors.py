@@ -65,6 +65,6 @@ class Unavailable(ServiceError):
 class TooManyRequests(ServiceError):
     """Something was asked for too often; ``wait`` is the number of seconds after which it can be asked for again."""
 
-    def __init__(self, message: str, *, wait: float, code: str = "rate_limit_exceeded") -> None:
-        super().__init__(message, code=code)
+    def __init__(self, message: str, *, wait: float) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
         self.wait = wait

@@ -18,12 +18,21 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from overnight.api import errors as api_errors
+from overnight.api import limits as api_limits
 from overnight.cli import main as cli
 from overnight.cli.commands import Command, Group, write_help
 from overnight.cli.exit_codes import MEANING
 from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
-from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings
+from overnight.config import (
+    ConnectionSettings,
+    DeploymentSettings,
+    LimitSettings,
+    RateSettings,
+    Settings,
+    UpstreamSettings,
+)
 from overnight.config_oidc import OidcSettings
 from overnight.domain import limits, quota
 from overnight.domain.flavour import Flavour
@@ -112,6 +121,10 @@ def configuration_page() -> str:
         "## `[oidc]`",
         "[Keys and resources](../guides/keys-and-resources.md#tokens-of-an-identity-provider) says how to use it.",
         _fields(OidcSettings),
+        "## `[rate]`",
+        _fields(RateSettings),
+        "## `[connections]`",
+        _fields(ConnectionSettings),
         "## Variables of the command line",
         "Commands that talk to a service read these.",
         _table(("variable", "meaning"), client),
@@ -152,11 +165,11 @@ def _is_table(annotation: object) -> bool:
 def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
     if field.default is PydanticUndefined:
         return "needed"
-    if field.default in (None, "", (), {}):
+    if field.default in (None, "", (), {}) or isinstance(field.default, BaseModel):
         return ""
+    if isinstance(field.default, tuple):
+        return f"`{json.dumps(field.default)}`"
     value = str(field.default).lower() if isinstance(field.default, bool) else field.default
-    if isinstance(value, tuple):
-        return ", ".join(f"`{each}`" for each in value)
     return f"`{value}`"
 
 
@@ -168,16 +181,29 @@ FIXED = {
     "files_page": "Most files in a page of a list.",
     "shortest_expiry": "Seconds that a caller can ask for at least, where a file is to expire.",
     "longest_expiry": "Seconds that a caller can ask for at most, where a file is to expire.",
+    "parts_per_upload": "Most parts of an upload.",
 }
 SAME = {
     "COMPLETION_WINDOW": "The only completion window.",
     "METADATA_PAIRS": "Most pairs in the metadata of a batch.",
     "METADATA_KEY_CHARS": "Longest key in the metadata, in characters.",
     "METADATA_VALUE_CHARS": "Longest value in the metadata, in characters.",
+    "FILENAME_CHARS": "Longest name of a file, in characters.",
+    "MIME_TYPE_CHARS": "Longest type that an upload is announced with, in characters.",
     "IDEMPOTENCY_KEY_CHARS": "Longest `Idempotency-Key`, in characters.",
     "KEY_SECONDS": "Seconds that an `Idempotency-Key` is remembered.",
     "RETRY_SECONDS": "Seconds within which what an SDK sends again by itself, without a key, makes no second batch.",
+    "CREATION_SECONDS": "Seconds over which created batches are counted, for `batches_per_hour`.",
     "PROBLEMS_KEPT": "Problems of an input file that are listed; the true total stands in a message.",
+}
+
+
+SHAPES = {
+    "MOST_URL_BYTES": "Longest path and query, in bytes; 414 `url_too_long`.",
+    "MOST_PARAMETERS": "Most parameters in a query; 400 `too_many_parameters`.",
+    "MOST_HEADERS": "Most headers; 431 `headers_too_large`.",
+    "MOST_HEADER_BYTES": "Longest head of a request, in bytes; 431 `headers_too_large`.",
+    "FORM_BYTES": "What a form may have around its file, in bytes; 413 `file_too_large`.",
 }
 
 
@@ -190,7 +216,7 @@ def limits_page() -> str:
             f"`{name}`",
             _amount(name, getattr(openai, name)),
             _amount(name, getattr(azure, name)),
-            "yes" if name in settable else "no",
+            f"`limits.FLAVOUR.{name}`, `OVERNIGHT_LIMITS__FLAVOUR__{name.upper()}`" if name in settable else "no",
             str(settable[name].description) if name in settable else FIXED[name],
         )
         for name in limits.Limits.__struct_fields__
@@ -202,10 +228,39 @@ def limits_page() -> str:
             The flavour is that of the prefix under which a file or a batch was made: OpenAI under `/v1`, Azure under
             `/openai` and `/openai/v1`."""),
         "## By flavour",
-        _table(("limit", "OpenAI", "Azure", "can be set", "meaning"), rows),
+        _table(("limit", "OpenAI", "Azure", "set by", "meaning"), rows),
         _prose("""
-            Those that can be set stand in the settings file under `[limits.openai]` and `[limits.azure]`; see
-            [configuration](configuration.md)."""),
+            `FLAVOUR` is `openai` or `azure`, in variables `OPENAI` or `AZURE`. In the settings file these stand under
+            `[limits.openai]` and `[limits.azure]`; see [configuration](configuration.md). Files, uploads and batches
+            are counted for each resource, in the transaction that adds one: of several at the edge at the same time,
+            none is too many. Batches are counted from their records, so a restart forgets none, and a request that
+            repeats another makes none. One batch too many in an hour gets 429 `rate_limit_exceeded`, one file or
+            upload too many 400 `quotaExceeded`."""),
+        "## How often and how many at once",
+        _prose("""
+            Counted in the memory of each process: several processes that serve the same data allow as many times as
+            much, and a restart begins anew. An allowance can be used all at once, and fills up again at a steady
+            pace. What is over it gets 429 `rate_limit_exceeded` with `Retry-After` and `retry-after-ms`. Every reply
+            to a call with a key carries `x-ratelimit-limit-requests`, `x-ratelimit-remaining-requests` and
+            `x-ratelimit-reset-requests`."""),
+        _bounds("rate", RateSettings),
+        "## Connections",
+        _prose("""
+            Who is too slow gets 408 `slow_request` where it waits for an answer, and a connection too many 503
+            `too_many_connections`; both are then closed."""),
+        _bounds("connections", ConnectionSettings),
+        "## The shape of a request",
+        "These are looked at before the key is, and before any of the body is read. No setting changes them.",
+        _table(
+            ("limit", "meaning"),
+            [
+                *((f"`{getattr(api_limits, name):,}`", text) for name, text in SHAPES.items()),
+                (
+                    f"`{api_errors.MOST_JSON_BYTES:,}`",
+                    "Longest body that is no file, in bytes; 413 `request_too_large`.",
+                ),
+            ],
+        ),
         "## The same for both",
         _table(("limit", "meaning"), same),
         "## Enqueued tokens by offer",
@@ -220,6 +275,19 @@ def limits_page() -> str:
 def _preset_rows() -> Rows:
     for family, row in quota.PRESETS.items():
         yield f"`{family}`", *("not offered" if most is None else quota.amount(most) for most in row.values())
+
+
+def _bounds(table: str, model: type[BaseModel]) -> str:
+    rows = [
+        (
+            f"`{name}`",
+            _default(field),
+            f"`{table}.{name}`, `OVERNIGHT_{table.upper()}__{name.upper()}`",
+            str(field.description),
+        )
+        for name, field in model.model_fields.items()
+    ]
+    return _table(("limit", "default", "set by", "meaning"), rows)
 
 
 def _amount(name: str, value: int | None) -> str:

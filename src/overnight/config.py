@@ -248,8 +248,29 @@ class LimitSettings(BaseModel):
     upload_bytes: int | None = Field(default=None, ge=1, description="Largest file put together from parts.")
     upload_part_bytes: int | None = Field(default=None, ge=1, description="Largest part.")
     upload_life: int | None = Field(default=None, ge=1, description="Seconds until an unfinished upload expires.")
-    files_without_expiry: int | None = Field(default=None, ge=1, description="Most files that never expire.")
-    files_with_expiry: int | None = Field(default=None, ge=1, description="Most files that expire.")
+    uploads_per_minute: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most files and uploads that a resource begins in a minute; 0: any number.",
+    )
+    pending_uploads: int | None = Field(
+        default=None, ge=0, description="Most uploads of a resource that are begun and not ended; 0: any number."
+    )
+    pending_bytes: int | None = Field(
+        default=None, ge=0, description="Most bytes in the parts of these uploads together; 0: any number."
+    )
+    batches_per_hour: int | None = Field(
+        default=None, ge=0, description="Most batches that a resource creates in any hour; 0: any number."
+    )
+    embedding_inputs: int | None = Field(
+        default=None, ge=0, description="Most inputs in all lines of a batch for embeddings; 0: any number."
+    )
+    files_without_expiry: int | None = Field(
+        default=None, ge=0, description="Most files of a resource that never expire; 0: any number."
+    )
+    files_with_expiry: int | None = Field(
+        default=None, ge=0, description="Most files of a resource that expire; 0: any number."
+    )
     input_life: int | None = Field(
         default=None,
         ge=0,
@@ -263,9 +284,51 @@ class LimitSettings(BaseModel):
 
     def over(self, defaults: Limits) -> Limits:
         """Give the limits that are in force."""
-        # Only a life can be 0, and none is how the domain says never.
+        # Where 0 can be given it means never or any number, and none is how the domain says that.
         given = {name: value or None for name, value in self.model_dump().items() if value is not None}
         return Limits(**{name: getattr(defaults, name) for name in defaults.__struct_fields__} | given)
+
+
+class RateSettings(BaseModel):
+    """How often something may be asked for; counted in the memory of each process. 0 is no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_minute: int = Field(default=120_000, ge=0, description="Most requests with one key in a minute.")
+    concurrent_uploads: int = Field(
+        default=64, ge=0, description="Most files and parts that one resource sends at the same time."
+    )
+    failed_keys_per_minute: int = Field(
+        default=120, ge=0, description="Most calls with a wrong key from one address in a minute."
+    )
+
+
+class ConnectionSettings(BaseModel):
+    """What one client may do to a connection, and how many there may be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    most: int = Field(default=4096, ge=1, description="Most connections at the same time.")
+    per_address: int = Field(default=1024, ge=1, description="Most connections from one address.")
+    head_seconds: float = Field(
+        default=20.0, gt=0, le=_DAY, description="Seconds within which the headers of a request must arrive."
+    )
+    body_seconds: float = Field(
+        default=30.0, gt=0, le=_DAY, description="Seconds over which the pace of a body is looked at."
+    )
+    body_bytes_per_second: int = Field(
+        default=1024, ge=0, description="Least pace of a body over body_seconds; 0: any, even none."
+    )
+    read_seconds: float = Field(
+        default=60.0, gt=0, le=_DAY, description="Seconds after which who takes nothing of a reply is cut off."
+    )
+    idle_seconds: int = Field(
+        default=75, ge=1, le=86_400, description="Seconds that a connection is kept open between two requests."
+    )
+    proxies: tuple[str, ...] = Field(
+        default=("127.0.0.1", "::1"),
+        description="Addresses and networks of proxies whose X-Forwarded-For is believed.",
+    )
 
 
 class Settings(BaseSettings):
@@ -304,6 +367,8 @@ class Settings(BaseSettings):
     )
     shutdown_grace: float = Field(default=10.0, ge=0, le=_DAY, description="Seconds for running requests at shutdown.")
     limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
+    rate: RateSettings = Field(default=RateSettings(), description="Limits on how often something may be asked for.")
+    connections: ConnectionSettings = Field(default=ConnectionSettings(), description="Limits on connections.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
 

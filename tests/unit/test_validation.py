@@ -47,6 +47,40 @@ def found(checker: Checker) -> list[tuple[str, str | None, int | None]]:
     return [(problem.code, problem.param, problem.line) for problem in checker.verdict()]
 
 
+EMBEDDINGS = "/v1/embeddings"
+
+
+def embedding(custom_id: str, given: object) -> dict[str, Any]:
+    return a_line(custom_id, {"model": "m", "input": given}, url=EMBEDDINGS)
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs"),
+    [("text", 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2), ([], 1), (7, 1), ({"a": 1}, 1)],
+)
+def test_inputs_of_a_request_for_embeddings_are_counted(given: object, inputs: int):
+    line = embedding("a", given)
+
+    assert found(check(line, endpoint=EMBEDDINGS, embedding_inputs=inputs)) == []
+    assert found(check(line, endpoint=EMBEDDINGS, embedding_inputs=inputs - 1)) == [("too_many_tasks", None, None)]
+
+
+def test_embedding_inputs_are_added_up_over_the_lines_that_pass():
+    lines = [embedding("a", ["x"] * 4), embedding("a", ["x"] * 40), embedding("b", ["x"] * 4)]
+
+    problems = check(*lines, endpoint=EMBEDDINGS, embedding_inputs=7).verdict()
+
+    assert [problem.code for problem in problems] == ["duplicate_custom_id", "too_many_tasks"]
+    assert "have 8 embedding inputs together, and a batch may have 7." in problems[1].message
+
+
+def test_inputs_of_other_endpoints_are_not_bounded():
+    line = a_line("a", {"model": "m", "input": ["x"] * 9}, url="/v1/moderations")
+
+    assert found(check(line, endpoint="/v1/moderations", embedding_inputs=1)) == []
+    assert found(check(a_line(), embedding_inputs=1)) == []
+
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 MALFORMED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,6 +34,7 @@ _TABLE: tuple[tuple[type[errors.ServiceError], int, str | None], ...] = (
     (errors.Forbidden, 403, "forbidden"),
     (errors.NotFound, 404, "notFound"),
     (errors.Conflict, 409, "conflict"),
+    (errors.TooManyRequests, 429, None),
     (errors.Unavailable, 503, "serviceUnavailable"),
     (errors.ServiceError, 500, "internalFailure"),
 )
@@ -41,6 +43,12 @@ MOST_JSON_BYTES = 1024 * 1024
 """How large a body may be that is read whole."""
 
 _SERVER_ERROR = 500
+_KINDS = {429: "requests"}
+# SDKs do not try again at all where they are to wait longer (CONTRACT section 6.4).
+_LONGEST_WAIT = 120.0
+# What a message quotes of a request is cut off here.
+_MESSAGE_CHARS = 2_000
+_PARAM_CHARS = 256
 _AZURE_PREFIX = "/openai"
 
 _JSON_TYPES = {
@@ -102,9 +110,13 @@ def envelope(
     extra: Mapping[str, object] | None = None,
 ) -> JSONResponse:
     """Write an error."""
-    kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
+    kind = _KINDS.get(status, "server_error" if status >= _SERVER_ERROR else "invalid_request_error")
+    error = {"message": _cut(message, _MESSAGE_CHARS), "type": kind, "param": _cut(param, _PARAM_CHARS), "code": code}
     return JSONResponse({"error": error, **(extra or {})}, status_code=status, headers=dict(headers or {}))
+
+
+def _cut(text: str | None, most: int) -> str | None:
+    return text if text is None or len(text) <= most else f"{text[:most]}…"
 
 
 def answer(error: errors.ServiceError, flavour: Flavour) -> JSONResponse:
@@ -114,9 +126,16 @@ def answer(error: errors.ServiceError, flavour: Flavour) -> JSONResponse:
     if isinstance(error, errors.QuotaExceeded):
         code = error.code
     # SDKs repeat a 409 by themselves (CONTRACT section 6.4), and this one cannot get better.
-    headers = {"x-should-retry": "false"} if isinstance(error, errors.Conflict) else {}
+    headers = {"x-should-retry": "false"} if isinstance(error, errors.Conflict) else _waits(error)
     extra = {"detail": error.message} if isinstance(error, errors.InvalidFileFormat) else {}
     return envelope(status, error.message, param=error.param, code=code, headers=headers, extra=extra)
+
+
+def _waits(error: errors.ServiceError) -> dict[str, str]:
+    if not isinstance(error, errors.TooManyRequests):
+        return {}
+    wait = min(error.wait, _LONGEST_WAIT)
+    return {"retry-after": str(max(1, ceil(wait))), "retry-after-ms": str(max(1, ceil(wait * 1000)))}
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -53,7 +53,7 @@ def file_routes(context: Context) -> APIRouter:
         """Upload a file; it can be used as soon as this answers."""
         resource = context.resource(request)
         async with files.receiving(prefix.flavour) as receiver:
-            form = await _receive(request, receiver)
+            form = await _receive(request, receiver, max(limits.file_bytes, limits.input_file_bytes))
             try:
                 file = await receiver.finish(resource, prefix.flavour, form.to_new_file())
             except StorageFull as error:
@@ -150,11 +150,11 @@ class _Form:
         return ExpiresAfter(anchor=anchor or "created_at", seconds=int(seconds))
 
 
-async def _receive(request: Request, receiver: Receiver) -> _Form:
+async def _receive(request: Request, receiver: Receiver, most: int) -> _Form:
     """Take the whole body; what is refused on the way is still read to its end, so that the client sees why."""
     form = _Form()
     refused: ServiceError | None = None
-    async for piece in multipart.pieces(request):
+    async for piece in multipart.pieces(request, most):
         try:
             if piece.field.name == "file":
                 form.begin_file(piece)

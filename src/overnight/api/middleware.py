@@ -1,9 +1,8 @@
-"""What every request passes through: a clean path, a request id, the key, and a bound on bodies that are read whole."""
+"""What every request passes through: a clean path, the key, and a bound on bodies that are read whole."""
 
 from __future__ import annotations
 
 import re
-import uuid
 from typing import TYPE_CHECKING
 
 from overnight.api.context import MANAGES, RESOURCE
@@ -27,7 +26,7 @@ _MOST_DRAINED = 256 * 1024 * 1024
 
 
 class Entrance:
-    """The outermost layer of the application."""
+    """The layer of the application that knows who calls."""
 
     def __init__(self, app: ASGIApp, keys: Keys, root_path: str = "") -> None:
         self._app = app
@@ -41,21 +40,20 @@ class Entrance:
         # Some clients put a slash too many behind the endpoint (CONTRACT section 1.2).
         scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
         headers = dict(scope["headers"])
-        identified = _with_request_id(send)
         try:
             await self._let_in(scope, headers)
         except ServiceError as error:
             await _drain(receive)
             flavour = flavour_of(scope["path"], self._root_path)
-            await answer(error, flavour)(scope, receive, identified)
+            await answer(error, flavour)(scope, receive, send)
             return
         if scope["method"] == "POST" and _TAKES_FILES.search(scope["path"]):
-            await self._app(scope, receive, identified)
+            await self._app(scope, receive, send)
             return
         # Every other body is JSON, whatever a client such as plain curl calls it.
         others = [header for header in scope["headers"] if header[0] != b"content-type"]
         scope["headers"] = [*others, (b"content-type", b"application/json")]
-        await self._bounded(scope, receive, identified)
+        await self._bounded(scope, receive, send)
 
     async def _let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Note who calls, before anything is told of what can be called. Raises ``ServiceError``."""
@@ -82,17 +80,6 @@ class Entrance:
             await self._app(scope, counted, send)
         except BodyTooLarge:
             await too_large()(scope, receive, send)
-
-
-def _with_request_id(send: Send) -> Send:
-    request_id = str(uuid.uuid4()).encode()
-
-    async def identified(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-        await send(message)
-
-    return identified
 
 
 async def _drain(receive: Receive) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from overnight.domain.errors import InvalidRequest
+from overnight.domain.errors import InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _MOST_PARTS = 32
 _MOST_HEADER_BYTES = 16 * 1024
+# As RFC 2046 has it.
+_MOST_BOUNDARY_BYTES = 70
+# What is refused is still read for a while, so that a client that sends all before it looks for an answer gets one.
+_MOST_DRAINED = 256 * 1024 * 1024
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -33,10 +37,20 @@ class Piece(msgspec.Struct, frozen=True):
     data: bytes
 
 
-async def pieces(request: Request) -> AsyncIterator[Piece]:
-    """Read a multipart body piece by piece. Raises ``InvalidRequest`` where it is malformed."""
+async def pieces(request: Request, most: int) -> AsyncIterator[Piece]:
+    """Read a multipart body piece by piece; ``most`` is the size of the largest file that can come.
+
+    Raises:
+        InvalidRequest: it is malformed.
+        TooLarge: it goes on and on.
+    """
     reader = _Reader(_boundary(request))
+    taken = 0
     async for chunk in request.stream():
+        taken += len(chunk)
+        if taken > most + _MOST_DRAINED:
+            message = f"The body goes on beyond {taken:,} bytes. Split the file."
+            raise TooLarge(message, param="file", code="file_too_large")
         for piece in reader.feed(chunk):
             yield piece
     reader.finish()
@@ -47,6 +61,8 @@ def _boundary(request: Request) -> bytes:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidRequest("The body must be multipart/form-data with a boundary.")
+    if len(boundary) > _MOST_BOUNDARY_BYTES:
+        raise InvalidRequest(f"The boundary of the multipart body is longer than {_MOST_BOUNDARY_BYTES} bytes.")
     return boundary
 
 

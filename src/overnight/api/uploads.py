@@ -34,7 +34,7 @@ _PART_FORM: dict[str, Any] = {
 def upload_routes(context: Context) -> APIRouter:
     """Make the routes of uploads for one prefix."""
     routes = APIRouter()
-    uploads, flavour = context.services.uploads, context.prefix.flavour
+    uploads, flavour, limits = context.services.uploads, context.prefix.flavour, context.limits
 
     @routes.post("/uploads", response_model=UploadObject)
     async def create_upload(request: Request, body: CreateUploadBody) -> Response:
@@ -54,7 +54,8 @@ def upload_routes(context: Context) -> APIRouter:
         """Add a part; parts may be sent side by side."""
         resource = context.resource(request)
         try:
-            part = await uploads.add_part(resource, flavour, UploadId(upload_id), _data(request))
+            data = _data(request, limits.upload_part_bytes)
+            part = await uploads.add_part(resource, flavour, UploadId(upload_id), data)
         except StorageFull as error:
             raise Unavailable("The server has no room left for this part. Ask its operator.") from error
         return reply(PartObject.of(part))
@@ -82,9 +83,9 @@ def to_expires_after(body: ExpiresAfterBody | None) -> ExpiresAfter | None:
     return None if body is None else ExpiresAfter(anchor=body.anchor, seconds=body.seconds)
 
 
-async def _data(request: Request) -> AsyncIterator[bytes]:
+async def _data(request: Request, most: int) -> AsyncIterator[bytes]:
     seen = False
-    async for piece in multipart.pieces(request):
+    async for piece in multipart.pieces(request, most):
         if piece.field.name == "data":
             seen = True
             yield piece.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from contextlib import AsyncExitStack, contextmanager
@@ -18,6 +19,7 @@ import uvloop
 from overnight.adapters.upstreams.embedded import EmbeddedServer
 from overnight.api.auth import is_loopback
 from overnight.bootstrap.errors import StartupError
+from overnight.bootstrap.http import connections
 from overnight.bootstrap.keys import read_keys, stored_keys, too_open
 from overnight.bootstrap.service import Service, running_service
 from overnight.config import Settings
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
     from overnight.domain.ids import ResourceId
 
 log = structlog.get_logger()
-_KEEP_ALIVE = 75
 _LAST_ANSWERS = 5
+# Besides connections: those to the upstreams, the database, uploads and the segments of running batches.
+_OTHER_OPEN_FILES = 4096
 
 
 class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) 
     asks = bool(keys) or settings.oidc is not None
     if not asks and not is_loopback(settings.host) and not asyncio.run(stored_keys(settings)):
         raise too_open(settings)
+    _allow_open_files(settings.connections.most + _OTHER_OPEN_FILES)
     with _listening(settings) as listener:
         uvloop.run(_serve(settings, keys, listener, ready))
 
@@ -65,12 +69,14 @@ async def _serve(
         server = _Server(
             uvicorn.Config(
                 service.app,
-                http="httptools",
+                http=connections(settings.connections),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                timeout_keep_alive=_KEEP_ALIVE,
+                forwarded_allow_ips=list(settings.connections.proxies),
+                timeout_keep_alive=settings.connections.idle_seconds,
                 timeout_graceful_shutdown=_LAST_ANSWERS,
             )
         )
@@ -99,6 +105,14 @@ async def _serve(
                 task.cancel()
             server.should_exit = True
     log.info("service.stopped")
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the soft limit, often 1,024, as far as the hard one lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _keep(embedded: EmbeddedServer | None) -> None:

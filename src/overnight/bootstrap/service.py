@@ -18,6 +18,7 @@ from overnight.adapters.upstreams.embedded import EmbeddedServer
 from overnight.api.app import make_app
 from overnight.api.auth import Keys
 from overnight.api.context import Services
+from overnight.api.limits import guarded
 from overnight.api.middleware import Entrance
 from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
@@ -118,8 +119,14 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         )
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
         stack.push_async_callback(callers.note_use)
+        bearers = None if tokens is None else tokens.bearers
+        accepted, root_path = Keys(keys, callers, bearers), settings.root_path
+
+        def entrance(inner: ASGIApp) -> ASGIApp:
+            return Entrance(inner, accepted, root_path)
+
         yield Service(
-            app=Entrance(app, Keys(keys, callers, None if tokens is None else tokens.bearers), settings.root_path),
+            app=guarded(app, entrance, settings.rate, limits, clock, root_path=root_path),
             dispatcher=dispatcher,
             catalogue=catalogue,
             callers=callers,

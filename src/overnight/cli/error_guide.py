@@ -32,6 +32,7 @@ RESULTS: Mapping[str, str] = {
 CALLS: Mapping[str, str] = {
     "file_too_large": "The file is larger than the service accepts. Split it",
     "forbidden": "The key or token may not do that; a server without keys answers only calls from its own machine",
+    "headers_too_large": "The headers of the call are larger than the service reads. Look for an endless cookie or key",
     "idempotency_key_reused": "The Idempotency-Key was used for another request within a day. Take a new one",
     "integer_above_max_value": "A number is too large; `param` names it",
     "integer_below_min_value": "A number is too small; `param` names it",
@@ -42,10 +43,15 @@ CALLS: Mapping[str, str] = {
     "missing_required_parameter": "A field is missing; `param` names it",
     "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",
     "object_above_max_properties": "There are too many metadata pairs",
-    "quotaExceeded": "There are too many files. Delete some, or let them expire",
+    "quotaExceeded": "There are too many files, or unfinished uploads. Delete or cancel some, or let them expire",
+    "rate_limit_exceeded": "Too much was asked for in too short a time. Wait as long as the header Retry-After says",
     "request_too_large": "The body of the call is larger than the service accepts",
+    "slow_request": "The call arrived too slowly and was given up. Try again, on a better line",
     "string_above_max_length": "A text is too long; `param` names it",
     "token_limit_exceeded": "Too many tokens wait for this model; `overnight quota list`. Create the batch again later",
+    "too_many_connections": "The service has as many connections as it takes. Close some, or wait a moment",
+    "too_many_parameters": "The URL of the call has too many parameters",
+    "url_too_long": "The URL of the call is longer than the service reads",
 }
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {

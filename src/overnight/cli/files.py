@@ -227,7 +227,12 @@ def _check(path: Path, flavour: str) -> Report:
 
     chosen = Flavour(flavour)
     limits = DEFAULTS[chosen]
-    rules = Rules(flavour=chosen, requests_per_file=limits.requests_per_file, line_bytes=limits.line_bytes)
+    rules = Rules(
+        flavour=chosen,
+        requests_per_file=limits.requests_per_file,
+        line_bytes=limits.line_bytes,
+        embedding_inputs=limits.embedding_inputs,
+    )
     return check_file(path, rules)
 
 

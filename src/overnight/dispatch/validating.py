@@ -81,6 +81,7 @@ async def _check(owned: Owned, file: File, known: Known) -> Report:
         flavour=batch.flavour,
         requests_per_file=limits.requests_per_file,
         line_bytes=limits.line_bytes,
+        embedding_inputs=limits.embedding_inputs,
         endpoint=batch.endpoint,
         models=frozenset(deployment.name for deployment in known.deployments) if known.complete else None,
     )

@@ -2,10 +2,11 @@
 
 from overnight.domain.flavour import Flavour
 
+EMBEDDINGS = "/v1/embeddings"
 ENDPOINTS = (
     "/v1/responses",
     "/v1/chat/completions",
-    "/v1/embeddings",
+    EMBEDDINGS,
     "/v1/completions",
     "/v1/moderations",
     "/v1/images/generations",
@@ -16,7 +17,7 @@ ENDPOINTS = (
 # The field besides `model` without which the endpoint cannot answer; `/v1/responses` takes a stored prompt instead.
 REQUIRED_FIELD = {
     "/v1/chat/completions": "messages",
-    "/v1/embeddings": "input",
+    EMBEDDINGS: "input",
     "/v1/completions": "prompt",
     "/v1/moderations": "input",
     "/v1/images/generations": "prompt",

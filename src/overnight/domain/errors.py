@@ -64,3 +64,11 @@ class Conflict(ServiceError):
 
 class Unavailable(ServiceError):
     """The service cannot do this now; repeating it later may help."""
+
+
+class TooManyRequests(ServiceError):
+    """Something was asked for too often; ``wait`` is the number of seconds after which it can be asked for again."""
+
+    def __init__(self, message: str, *, wait: float) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.wait = wait

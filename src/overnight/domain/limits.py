@@ -22,11 +22,17 @@ METADATA_PAIRS = 16
 METADATA_KEY_CHARS = 64
 METADATA_VALUE_CHARS = 512
 
+FILENAME_CHARS = 512
+MIME_TYPE_CHARS = 255
+
 IDEMPOTENCY_KEY_CHARS = 255
 KEY_SECONDS = DAY
 """How long an idempotency key is remembered."""
 RETRY_SECONDS = 60
 """How long after a batch was created a request that a client sends again, without a key, is taken for the same one."""
+
+CREATION_SECONDS = 3_600
+"""The time over which created batches are counted."""
 
 PROBLEMS_KEPT = 100
 """How many problems of an input file are kept; the true total stands in a message."""
@@ -45,6 +51,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     upload_bytes: int
     upload_part_bytes: int = 64 * MIB
     upload_life: int
+    uploads_per_minute: int | None = None
+    pending_uploads: int | None = 1_000
+    pending_bytes: int | None = 64 * GIB
+    parts_per_upload: int = 10_000
+    batches_per_hour: int | None = None
+    embedding_inputs: int | None = None
     files_without_expiry: int | None = None
     files_with_expiry: int | None = None
     batches_page: int = 100
@@ -60,6 +72,9 @@ DEFAULTS: Mapping[Flavour, Limits] = {
         requests_per_file=50_000,
         upload_bytes=8 * GIB,
         upload_life=3_600,
+        uploads_per_minute=1_000,
+        batches_per_hour=2_000,
+        embedding_inputs=50_000,
         shortest_expiry=3_600,
         input_life=30 * DAY,
         output_life=30 * DAY,

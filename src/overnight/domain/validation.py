@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from overnight.domain.batch import Problem
-from overnight.domain.endpoints import REQUIRED_FIELD, canonical, same_endpoint
+from overnight.domain.embedding import count_inputs
+from overnight.domain.endpoints import EMBEDDINGS, REQUIRED_FIELD, canonical, same_endpoint
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import PROBLEMS_KEPT
 from overnight.domain.request import RequestHead, decode_head
@@ -24,11 +25,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What a file is checked against; ``models`` is ``None`` while it is unknown which ones can be used.
 
     ``endpoint`` is ``None`` for a file that is not yet tied to a batch: the first line's url then counts.
+    ``embedding_inputs`` bounds the inputs of all requests for embeddings together; ``None`` is no bound.
     """
 
     flavour: Flavour
     requests_per_file: int
     line_bytes: int
+    embedding_inputs: int | None = None
     endpoint: str | None = None
     models: frozenset[str] | None = None
 
@@ -72,6 +75,7 @@ class Checker:
         self.model: str | None = None
         self.endpoint = rules.endpoint
         self._rules = rules
+        self._inputs = 0
         self._first_use: dict[str | bytes, int] = {}
         self._required = REQUIRED_FIELD.get(canonical(rules.endpoint or ""))
         # How the last line that passed spelled the endpoint.
@@ -85,11 +89,14 @@ class Checker:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._add(self._malformed(number, raw) or self._explain(number, raw))
             return
-        if self._like_the_last(number, head, raw):
-            return
-        problem = self._malformed(number, raw) or self._wrong(number, head, raw)
-        if problem is not None:
-            self._add(problem)
+        if not self._like_the_last(number, head, raw):
+            problem = self._malformed(number, raw) or self._wrong(number, head, raw)
+            if problem is not None:
+                self._add(problem)
+                return
+        if self._rules.embedding_inputs is not None and canonical(self.endpoint or "") == EMBEDDINGS:
+            # What passed has an `input`.
+            self._inputs += count_inputs(cast("Raw", head.body.input))
 
     def too_long(self, number: int, size: int) -> None:
         """Report a line that is longer than the service reads into memory."""
@@ -113,6 +120,7 @@ class Checker:
         if self.requests == 0:
             message = "The input file is empty. Please ensure that the batch contains at least one request."
             return (Problem(code="empty_file", message=message),)
+        self._check_inputs()
         if self.problem_count <= PROBLEMS_KEPT:
             return tuple(self.problems)
         message = f"The input file has {self.problem_count:,} problems; the first {PROBLEMS_KEPT} are listed."
@@ -131,6 +139,15 @@ class Checker:
             and 0 < len(head.custom_id) <= _LONG_ID
             and self._first_use.setdefault(head.custom_id, number) == number
         )
+
+    def _check_inputs(self) -> None:
+        most = self._rules.embedding_inputs
+        if most is not None and self._inputs > most:
+            message = (
+                f"The requests of the input file have {self._inputs:,} embedding inputs together, and a batch may have"
+                f" {most:,}. Split the file and create one batch for each part."
+            )
+            self._add(Problem(code="too_many_tasks", message=message))
 
     def _add(self, problem: Problem) -> None:
         self.problem_count += 1

@@ -11,6 +11,7 @@ from overnight.domain.file import File
 from overnight.domain.ids import BatchId, ResourceId, WorkerId
 from overnight.domain.listing import BatchQuery
 from overnight.domain.result import Tally
+from overnight.ports.bounds import Bound
 
 T = TypeVar("T")
 
@@ -41,15 +42,23 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
 class Batches(Protocol):
     """The batches. Every write names the state that it expects, and losing a race is an ordinary result."""
 
-    async def add(self, batch: Batch) -> None:
-        """Store a new batch; durable on return."""
+    async def add(self, batch: Batch, *, bound: Bound | None = None) -> None:
+        """Store a new batch; durable on return.
 
-    async def add_once(self, batch: Batch, *, since: int) -> Batch:
+        Raises:
+            BoundReached: as many batches of its resource and flavour as ``bound`` allows were created after its
+                ``since``. Of several at once, no more than that are stored.
+        """
+
+    async def add_once(self, batch: Batch, *, since: int, bound: Bound | None = None) -> Batch:
         """Store a new batch unless it repeats one, and give the batch that is stored; durable on return.
 
         It repeats the newest batch of its resource that was created at ``since`` (unix seconds) or later and has the
         same idempotency key; without a key, the newest that has the same fingerprint and no key either.
         Of equal ones at once, one is stored. An older batch with the key loses it.
+
+        Raises:
+            BoundReached: as for ``add``; never for one that repeats another.
         """
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:

@@ -3,17 +3,32 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from overnight.domain.file import File, Purpose
 from overnight.domain.ids import FileId, PartId, ResourceId, UploadId
 from overnight.domain.upload import Part, Upload
 from overnight.ports.batches import Page
+from overnight.ports.bounds import Bound
+
+
+class PartRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """How many parts an upload may have, and how many bytes the parts of all pending uploads of a resource."""
+
+    parts: int
+    bytes: int
 
 
 class Files(Protocol):
     """The records of files. A deleted or expired file is not given out, but keeps its place in the order."""
 
-    async def add(self, file: File) -> None:
-        """Store the record of a file whose bytes can already be read; durable on return."""
+    async def add(self, file: File, *, bound: Bound | None = None) -> None:
+        """Store the record of a file whose bytes can already be read; durable on return.
+
+        Raises:
+            BoundReached: ``count`` at the bound's ``since``, for files that expire as this one does, is at the bound.
+                Of several at once, no more than that are stored.
+        """
 
     async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
         """Give a file of this resource; ``None`` for unknown, foreign, deleted and expired ones alike."""
@@ -49,17 +64,34 @@ class Files(Protocol):
 class Uploads(Protocol):
     """The records of uploads and their parts."""
 
-    async def add(self, upload: Upload) -> None:
-        """Store a new upload; durable on return."""
+    async def add(self, upload: Upload, *, bound: Bound | None = None) -> None:
+        """Store a new upload; durable on return.
+
+        Raises:
+            BoundReached: the resource has as many uploads that are pending, and not expired at ``since``, as it may.
+        """
 
     async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
         """Give an upload of this resource; ``None`` for unknown and foreign ids alike."""
 
-    async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
-        """Write an upload, and the file that it became, unless the stored status is not the expected one any more."""
+    async def save(
+        self, new: Upload, *, expected: Upload, file: File | None = None, bound: Bound | None = None
+    ) -> bool:
+        """Write an upload, and the file that it became, unless the stored status is not the expected one any more.
 
-    async def add_part(self, part: Part) -> bool:
-        """Store the record of a part; ``False`` if its upload is not pending any more."""
+        Raises:
+            BoundReached: as ``Files.add`` does for the file; the upload is then as it was.
+        """
+
+    async def add_part(self, part: Part, *, room: PartRoom | None = None) -> bool:
+        """Store the record of a part; ``False`` if its upload is not pending any more.
+
+        Raises:
+            BoundReached: with this part the upload, or all pending uploads of its resource, would be over ``room``.
+        """
+
+    async def stored_bytes(self, resource: ResourceId) -> int:
+        """Add up the parts of the resource's uploads that are pending, though they may be about to expire."""
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
         """Give the named parts of an upload, in no particular order; all of them without names."""

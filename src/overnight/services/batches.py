@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from math import ceil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,11 +11,12 @@ import msgspec
 from overnight.domain import ids
 from overnight.domain.batch import DEFAULT_EXPIRY, TERMINAL, Batch, BatchStatus
 from overnight.domain.endpoints import ENDPOINTS, is_supported
-from overnight.domain.errors import Conflict, InvalidRequest, NotFound
+from overnight.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests
 from overnight.domain.file import ExpiresAfter
 from overnight.domain.ids import FileId
 from overnight.domain.limits import (
     COMPLETION_WINDOW,
+    CREATION_SECONDS,
     IDEMPOTENCY_KEY_CHARS,
     KEY_SECONDS,
     METADATA_KEY_CHARS,
@@ -23,7 +25,9 @@ from overnight.domain.limits import (
     RETRY_SECONDS,
     WINDOW_SECONDS,
 )
+from overnight.ports.bounds import Bound, BoundReached
 from overnight.services.files import check_expiry, unknown_cursor
+from overnight.services.lengths import too_long
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +86,7 @@ class BatchService:
             InvalidRequest: the shape of the request is wrong (CONTRACT section 3.5).
             TokenLimitExceeded: it does not fit into the quota of its deployment, which wants that told at once.
             Conflict: the key was used for a request that asked for something else.
+            TooManyRequests: the resource created as many batches within an hour as it may.
         """
         _check_key(new.idempotency_key)
         _check_endpoint(new.endpoint, flavour)
@@ -103,7 +108,10 @@ class BatchService:
             idempotency_key=new.idempotency_key,
             fingerprint=_fingerprint(flavour, new),
         )
-        stored = await self._add(batch, new, now)
+        try:
+            stored = await self._add(batch, new, now)
+        except BoundReached as reached:
+            raise self._too_many(flavour, reached) from reached
         if stored.id == batch.id:
             self._signals.batch_created()
         elif stored.fingerprint != batch.fingerprint:
@@ -119,10 +127,21 @@ class BatchService:
             if stored is not None:
                 return stored
             await self._gate.check(batch)
+        most = self._limits[batch.flavour].batches_per_hour
+        bound = None if most is None else Bound(most=most, since=now - CREATION_SECONDS)
         if may_repeat:
-            return await self._batches.add_once(batch, since=since)
-        await self._batches.add(batch)
+            return await self._batches.add_once(batch, since=since, bound=bound)
+        await self._batches.add(batch, bound=bound)
         return batch
+
+    def _too_many(self, flavour: Flavour, reached: BoundReached) -> TooManyRequests:
+        most = self._limits[flavour].batches_per_hour
+        wait = max(1.0, reached.oldest + CREATION_SECONDS - self._clock.now())
+        message = (
+            f"The limit of {most:,} batches created within an hour is reached. The next one can be created in"
+            f" {ceil(wait):,} seconds. Put more requests into one batch."
+        )
+        return TooManyRequests(message, wait=wait)
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch:
         """Give a batch. Raises ``NotFound``."""
@@ -174,7 +193,7 @@ def _check_key(key: str | None) -> None:
         message = "Invalid 'Idempotency-Key': it is empty. Send a value of your own for each new batch, or no header."
         raise InvalidRequest(message, param="Idempotency-Key", code="invalid_value")
     if len(key) > IDEMPOTENCY_KEY_CHARS:
-        raise _too_long("Idempotency-Key", "string", IDEMPOTENCY_KEY_CHARS, len(key))
+        raise too_long("Idempotency-Key", "string", IDEMPOTENCY_KEY_CHARS, len(key))
 
 
 def _key_reused(stored: Batch) -> Conflict:
@@ -209,14 +228,6 @@ def _check_metadata(metadata: dict[str, str] | None) -> None:
         raise InvalidRequest(message, param="metadata", code="object_above_max_properties")
     for key, value in metadata.items():
         if len(key) > METADATA_KEY_CHARS:
-            raise _too_long(f"metadata.{key[:METADATA_KEY_CHARS]}", "key", METADATA_KEY_CHARS, len(key))
+            raise too_long(f"metadata.{key[:METADATA_KEY_CHARS]}", "key", METADATA_KEY_CHARS, len(key))
         if len(value) > METADATA_VALUE_CHARS:
-            raise _too_long(f"metadata.{key}", "string", METADATA_VALUE_CHARS, len(value))
-
-
-def _too_long(param: str, what: str, most: int, length: int) -> InvalidRequest:
-    message = (
-        f"Invalid '{param}': {what} too long. Expected a {what} with maximum length {most},"
-        f" but got a {what} with length {length} instead."
-    )
-    return InvalidRequest(message, param=param, code="string_above_max_length")
+            raise too_long(f"metadata.{key}", "string", METADATA_VALUE_CHARS, len(value))

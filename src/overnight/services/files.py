@@ -19,7 +19,10 @@ from overnight.domain.file import (
     parse_purpose,
 )
 from overnight.domain.flavour import Flavour
+from overnight.domain.limits import FILENAME_CHARS
 from overnight.domain.request import BOM
+from overnight.ports.bounds import Bound, BoundReached
+from overnight.services.lengths import check_length
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -144,11 +147,25 @@ class FileService:
     async def admit(self, received: Receiver, resource: ResourceId, flavour: Flavour, new: NewFile) -> File:
         """Check what was received and store it; see ``Receiver.finish``."""
         file = await self.prepare(received, resource, flavour, new)
-        await self._files.add(file)
+        try:
+            await self._files.add(file, bound=self.bound(flavour, file))
+        except BoundReached as reached:
+            await self._blobs.delete(file.blob)
+            raise self.quota_exceeded(flavour, expiring=file.expires_at is not None) from reached
         return file
+
+    def bound(self, flavour: Flavour, file: File) -> Bound | None:
+        """Give the bound on files like this one."""
+        most = self._most(flavour, expiring=file.expires_at is not None)
+        return None if most is None else Bound(most=most, since=self._clock.now())
+
+    def _most(self, flavour: Flavour, *, expiring: bool) -> int | None:
+        limits = self._limits[flavour]
+        return limits.files_with_expiry if expiring else limits.files_without_expiry
 
     async def prepare(self, received: Receiver, resource: ResourceId, flavour: Flavour, new: NewFile) -> File:
         """Check what was received and store its bytes; see ``Receiver.prepare``."""
+        check_length("file", new.filename, FILENAME_CHARS)
         purpose = parse_purpose(new.purpose, UPLOADABLE)
         limits = self._limits[flavour]
         if purpose is Purpose.BATCH:
@@ -179,18 +196,20 @@ class FileService:
             raise InvalidFileFormat(NOT_JSONL)
 
     async def check_quota(self, resource: ResourceId, flavour: Flavour, *, expiring: bool) -> None:
-        """Refuse one file more than the flavour allows.
+        """Refuse one file more than the flavour allows, before its bytes are stored; the last word has ``bound``.
 
         Raises:
             QuotaExceeded: the resource has as many files as it may.
         """
-        limits = self._limits[flavour]
-        most = limits.files_with_expiry if expiring else limits.files_without_expiry
-        if most is None or await self._files.count(resource, expiring=expiring, now=self._clock.now()) < most:
-            return
-        kind = "with" if expiring else "without"
+        most = self._most(flavour, expiring=expiring)
+        if most is not None and await self._files.count(resource, expiring=expiring, now=self._clock.now()) >= most:
+            raise self.quota_exceeded(flavour, expiring=expiring)
+
+    def quota_exceeded(self, flavour: Flavour, *, expiring: bool) -> QuotaExceeded:
+        """Say that there are as many files as there may be, in Azure's words."""
+        kind, most = "with" if expiring else "without", self._most(flavour, expiring=expiring)
         message = f"The quota for files {kind} expiry is reached. The maximum is {most}. Delete files you do not need."
-        raise QuotaExceeded(message, code="quotaExceeded")
+        return QuotaExceeded(message, code="quotaExceeded")
 
     async def get(self, resource: ResourceId, file_id: FileId) -> File:
         """Give a file. Raises ``NotFound``."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from overnight.domain import ids
-from overnight.domain.errors import InvalidRequest, NotFound, TooLarge
+from overnight.domain.errors import InvalidRequest, NotFound, QuotaExceeded, TooLarge
 from overnight.domain.file import UPLOAD_PURPOSES, ExpiresAfter, File, Purpose, parse_purpose
 from overnight.domain.ids import PartId
+from overnight.domain.limits import FILENAME_CHARS, MIME_TYPE_CHARS
 from overnight.domain.upload import Part, Upload, UploadStatus
+from overnight.ports.bounds import Bound, BoundReached
+from overnight.ports.files import PartRoom
 from overnight.services.files import NewFile, check_expiry
+from overnight.services.lengths import check_length
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -56,8 +61,10 @@ class UploadService:
         self._limits = limits
 
     async def create(self, resource: ResourceId, flavour: Flavour, new: NewUpload) -> Upload:
-        """Announce a file. Raises ``InvalidRequest`` and ``TooLarge``."""
+        """Announce a file. Raises ``InvalidRequest``, ``TooLarge``, and ``QuotaExceeded`` for one too many."""
         limits = self._limits[flavour]
+        check_length("filename", new.filename, FILENAME_CHARS)
+        check_length("mime_type", new.mime_type, MIME_TYPE_CHARS)
         purpose = parse_purpose(new.purpose, UPLOAD_PURPOSES)
         most = limits.input_file_bytes if purpose is Purpose.BATCH else limits.upload_bytes
         if new.bytes > most:
@@ -75,7 +82,14 @@ class UploadService:
             expires_at=now + limits.upload_life,
             file_expires_after=check_expiry(new.expires_after, limits, "expires_after"),
         )
-        await self._uploads.add(upload)
+        most = limits.pending_uploads
+        try:
+            await self._uploads.add(upload, bound=None if most is None else Bound(most=most, since=now))
+        except BoundReached as reached:
+            message = (
+                f"There are {most:,} uploads that have not ended, as many as there may be. Complete or cancel some."
+            )
+            raise QuotaExceeded(message, code="quotaExceeded") from reached
         return upload
 
     async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload:
@@ -89,9 +103,19 @@ class UploadService:
     async def add_part(
         self, resource: ResourceId, flavour: Flavour, upload_id: UploadId, data: AsyncIterator[bytes]
     ) -> Part:
-        """Store a part. Raises ``NotFound``, ``Conflict`` and ``TooLarge``."""
+        """Store a part.
+
+        Raises:
+            NotFound: no such upload.
+            Conflict: it has ended already.
+            TooLarge: the part is.
+            QuotaExceeded: there are too many parts, or too many bytes in the resource's unfinished uploads.
+        """
         upload = await self.get(resource, upload_id)
         upload.require_pending()
+        room = _room(self._limits[flavour])
+        if await self._uploads.stored_bytes(resource) >= room.bytes:
+            raise _no_room(room)
         part_id = ids.part_id(self._entropy.hex())
         key = f"uploads/{upload_id}/{part_id}"
         most = self._limits[flavour].upload_part_bytes
@@ -105,7 +129,12 @@ class UploadService:
                 await writer.write(piece)
             await writer.commit()
         part = Part(id=part_id, upload_id=upload_id, created_at=int(self._clock.now()), bytes=size, blob=key)
-        if not await self._uploads.add_part(part):
+        try:
+            added = await self._uploads.add_part(part, room=room)
+        except BoundReached as reached:
+            await self._blobs.delete(key)
+            raise _no_room(room) from reached
+        if not added:
             await self._blobs.delete(key)
             (await self.get(resource, upload_id)).require_pending()
         return part
@@ -131,7 +160,12 @@ class UploadService:
                 raise InvalidRequest(message, param="md5", code="invalid_value")
             file = await receiver.prepare(resource, flavour, _as_file(upload))
         done = msgspec.structs.replace(upload, status=UploadStatus.COMPLETED, file_id=file.id)
-        if not await self._uploads.save(done, expected=upload, file=file):
+        try:
+            saved = await self._uploads.save(done, expected=upload, file=file, bound=self._files.bound(flavour, file))
+        except BoundReached as reached:
+            await self._blobs.delete(file.blob)
+            raise self._files.quota_exceeded(flavour, expiring=file.expires_at is not None) from reached
+        if not saved:
             await self._blobs.delete(file.blob)
             (await self.get(resource, upload_id)).require_pending()
         return done, file
@@ -148,11 +182,13 @@ class UploadService:
     async def _ordered(self, upload: Upload, part_ids: Sequence[str]) -> list[Part]:
         wanted = [PartId(part_id) for part_id in part_ids]
         known = {part.id: part for part in await self._uploads.parts(upload.id, wanted)}
-        for place, part_id in enumerate(wanted):
-            if part_id not in known or part_id in wanted[:place]:
+        seen: set[PartId] = set()
+        for part_id in wanted:
+            if part_id not in known or part_id in seen:
                 fault = "is named twice" if part_id in known else "is not a part of this upload"
                 message = f"The part '{part_id}' {fault}."
                 raise InvalidRequest(message, param="part_ids", code="invalid_value")
+            seen.add(part_id)
         size = sum(known[part_id].bytes for part_id in wanted)
         if size != upload.bytes:
             message = f"The parts add up to {size:,} bytes, but the upload was announced with {upload.bytes:,}."
@@ -166,6 +202,18 @@ class UploadService:
                 digest.update(piece)
                 await receiver.write(piece)
         return digest.hexdigest()
+
+
+def _room(limits: Limits) -> PartRoom:
+    return PartRoom(parts=limits.parts_per_upload, bytes=limits.pending_bytes or sys.maxsize)
+
+
+def _no_room(room: PartRoom) -> QuotaExceeded:
+    message = (
+        f"An upload may have {room.parts:,} parts, and all that have not ended {room.bytes:,} bytes together."
+        " Complete or cancel some, or send larger parts."
+    )
+    return QuotaExceeded(message, code="quotaExceeded")
 
 
 def _as_file(upload: Upload) -> NewFile:

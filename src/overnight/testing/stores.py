@@ -16,6 +16,7 @@ from overnight.domain.ids import ADMIN_RESOURCE
 from overnight.domain.key import Key as ApiKey
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Admission, Page, Verdict
+from overnight.ports.bounds import Bound, BoundReached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from overnight.domain.key import Resource
     from overnight.domain.listing import BatchQuery, Condition
     from overnight.domain.result import Tally
+    from overnight.ports.files import PartRoom
 
 Key = TypeVar("Key", bound=str)
 Stored = TypeVar("Stored")
@@ -57,18 +59,31 @@ class MemoryBatches:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: Batch, *, bound: Bound | None = None) -> None:
+        if bound is not None:
+            self._check(batch, bound)
         _insert(self._tables.batches, batch.id, batch)
 
-    async def add_once(self, batch: Batch, *, since: int) -> Batch:
+    async def add_once(self, batch: Batch, *, since: int, bound: Bound | None = None) -> Batch:
+        repeated = None
         for stored in reversed(self._tables.batches.values()):
             if _repeats(batch, stored):
                 if stored.created_at >= since:
                     return stored
-                self._tables.batches[stored.id] = msgspec.structs.replace(stored, idempotency_key=None)
+                repeated = stored
                 break
-        await self.add(batch)
+        await self.add(batch, bound=bound)
+        if repeated is not None:
+            self._tables.batches[repeated.id] = msgspec.structs.replace(repeated, idempotency_key=None)
         return batch
+
+    def _check(self, batch: Batch, bound: Bound) -> None:
+        alike = (each for each in self._tables.batches.values() if each.flavour is batch.flavour)
+        times = sorted(
+            each.created_at for each in alike if each.resource == batch.resource and each.created_at > bound.since
+        )
+        if len(times) >= bound.most:
+            raise BoundReached(times[-bound.most])
 
     async def get(self, resource: ResourceId, batch_id: BatchId) -> Batch | None:
         batch = self._tables.batches.get(batch_id)
@@ -173,7 +188,8 @@ class MemoryFiles:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def add(self, file: File) -> None:
+    async def add(self, file: File, *, bound: Bound | None = None) -> None:
+        await self.check(file, bound)
         _insert(self._tables.files, file.id, file)
 
     async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
@@ -212,6 +228,13 @@ class MemoryFiles:
             for file in self._tables.files.values()
         )
 
+    async def check(self, file: File, bound: Bound | None) -> None:
+        """Raise ``BoundReached`` where one more file like this is one too many."""
+        if bound is not None:
+            expiring = file.expires_at is not None
+            if await self.count(file.resource, expiring=expiring, now=bound.since) >= bound.most:
+                raise BoundReached
+
     async def gone(self, *, now: float, limit: int) -> Sequence[File]:
         stored = (file for file in self._tables.files.values() if file.id not in self._tables.without_bytes)
         gone = (file for file in stored if not file.visible(now))
@@ -231,27 +254,45 @@ class MemoryUploads:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def add(self, upload: Upload) -> None:
+    async def add(self, upload: Upload, *, bound: Bound | None = None) -> None:
+        if bound is not None:
+            pending = [each for each in self._pending(upload.resource) if each.expires_at > bound.since]
+            if len(pending) >= bound.most:
+                raise BoundReached
         _insert(self._tables.uploads, upload.id, upload)
 
     async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
         upload = self._tables.uploads.get(upload_id)
         return upload if upload is not None and upload.resource == resource else None
 
-    async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
+    async def save(
+        self, new: Upload, *, expected: Upload, file: File | None = None, bound: Bound | None = None
+    ) -> bool:
         if self._tables.uploads[expected.id].status is not expected.status:
             return False
         if file is not None:
-            _insert(self._tables.files, file.id, file)
+            await MemoryFiles(self._tables).add(file, bound=bound)
         self._tables.uploads[new.id] = new
         return True
 
-    async def add_part(self, part: Part) -> bool:
+    async def add_part(self, part: Part, *, room: PartRoom | None = None) -> bool:
         upload = self._tables.uploads.get(part.upload_id)
         if upload is None or upload.status is not UploadStatus.PENDING:
             return False
+        if room is not None:
+            number = len(await self.parts(upload.id)) + 1
+            if number > room.parts or await self.stored_bytes(upload.resource) + part.bytes > room.bytes:
+                raise BoundReached
         _insert(self._tables.parts, part.id, part)
         return True
+
+    async def stored_bytes(self, resource: ResourceId) -> int:
+        pending = {upload.id for upload in self._pending(resource)}
+        return sum(part.bytes for part in self._tables.parts.values() if part.upload_id in pending)
+
+    def _pending(self, resource: ResourceId) -> list[Upload]:
+        owned = (upload for upload in self._tables.uploads.values() if upload.resource == resource)
+        return [upload for upload in owned if upload.status is UploadStatus.PENDING]
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
         owned = [part for part in self._tables.parts.values() if part.upload_id == upload_id]

@@ -15,17 +15,20 @@ from overnight.crash_points import reached
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.result import Tally
 from overnight.ports.batches import Admission, Page, Verdict
+from overnight.ports.bounds import BoundReached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.elements import ColumnElement
 
     from overnight.adapters.sql.database import Database
     from overnight.domain.file import File
     from overnight.domain.ids import BatchId, ResourceId, WorkerId
     from overnight.domain.listing import BatchQuery, Condition
+    from overnight.ports.bounds import Bound
 
 _ACTIVE = tuple(sorted(ACTIVE))
 _ONE = Lookup(select(batches).where(batches.c.id == bindparam("id"), batches.c.resource == bindparam("resource")))
@@ -37,12 +40,12 @@ class SqlBatches:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: Batch, *, bound: Bound | None = None) -> None:
         async with self._database.transaction() as connection:
-            await connection.execute(insert(batches).values(to_row(batch)))
+            await _insert(connection, batch, bound)
         reached("batch.added")
 
-    async def add_once(self, batch: Batch, *, since: int) -> Batch:
+    async def add_once(self, batch: Batch, *, since: int, bound: Bound | None = None) -> Batch:
         equal = _repeated_by(batch)
         forgetting = update(batches).where(*equal, batches.c.created_at < since).values(idempotency_key=None)
         finding = _repeat_of(batch, since)
@@ -53,7 +56,7 @@ class SqlBatches:
             row = (await connection.execute(finding)).mappings().first()
             if row is not None:
                 return to_record(Batch, dict(row))
-            await connection.execute(insert(batches).values(to_row(batch)))
+            await _insert(connection, batch, bound)
         reached("batch.added")
         return batch
 
@@ -174,6 +177,22 @@ class SqlBatches:
                 update(batches).where(batches.c.worker == worker).values(worker=None, lease_until=0)
             )
         reached("worker.claims_released")
+
+
+async def _insert(connection: AsyncConnection, batch: Batch, bound: Bound | None) -> None:
+    # First the row, which takes the write lock, and then the look at how many there are: so they are counted one by
+    # one. What goes over the bound is rolled back.
+    await connection.execute(insert(batches).values(to_row(batch)))
+    if bound is None:
+        return
+    created = batches.c.created_at
+    counting = select(created).where(
+        batches.c.resource == batch.resource, batches.c.flavour == batch.flavour, created > bound.since
+    )
+    newest_first = (await connection.execute(counting.order_by(created.desc()).limit(bound.most + 1))).scalars().all()
+    if len(newest_first) > bound.most:
+        # With this row, one more than there may be: the batch that has to leave the window for it is the last of them.
+        raise BoundReached(newest_first[-1])
 
 
 def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

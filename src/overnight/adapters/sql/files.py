@@ -13,14 +13,19 @@ from overnight.domain.batch import ACTIVE
 from overnight.domain.file import File, Purpose
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Page
+from overnight.ports.bounds import BoundReached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.elements import ColumnElement
 
     from overnight.adapters.sql.database import Database
     from overnight.domain.ids import FileId, PartId, ResourceId, UploadId
+    from overnight.ports.bounds import Bound
+    from overnight.ports.files import PartRoom
 
 
 class SqlFiles:
@@ -29,9 +34,9 @@ class SqlFiles:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, file: File) -> None:
+    async def add(self, file: File, *, bound: Bound | None = None) -> None:
         async with self._database.transaction() as connection:
-            await connection.execute(insert(files).values(to_row(file)))
+            await _insert(connection, file, bound)
         reached("file.added")
 
     async def get(self, resource: ResourceId, file_id: FileId, *, now: float) -> File | None:
@@ -74,13 +79,7 @@ class SqlFiles:
         return deleted
 
     async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
-        query = select(func.count().label("number")).where(
-            files.c.resource == resource,
-            files.c.purpose != Purpose.BATCH_OUTPUT,
-            files.c.expires_at.is_not(None) if expiring else files.c.expires_at.is_(None),
-            *_visible(now),
-        )
-        found = await self._database.row(query)
+        found = await self._database.row(_counting(resource, expiring=expiring, now=now))
         return int(found["number"]) if found else 0
 
     async def gone(self, *, now: float, limit: int) -> Sequence[File]:
@@ -104,15 +103,38 @@ def _visible(now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return files.c.deleted_at.is_(None), or_(files.c.expires_at.is_(None), files.c.expires_at > now)
 
 
+def _counting(resource: ResourceId, *, expiring: bool, now: float) -> Select[tuple[int]]:
+    return select(func.count().label("number")).where(
+        files.c.resource == resource,
+        files.c.purpose != Purpose.BATCH_OUTPUT,
+        files.c.expires_at.is_not(None) if expiring else files.c.expires_at.is_(None),
+        *_visible(now),
+    )
+
+
+async def _insert(connection: AsyncConnection, file: File, bound: Bound | None) -> None:
+    # First the row, which takes the write lock, and then the count: so they are counted one by one. What goes over the
+    # bound is rolled back.
+    await connection.execute(insert(files).values(to_row(file)))
+    if bound is not None:
+        counting = _counting(file.resource, expiring=file.expires_at is not None, now=bound.since)
+        if (await connection.execute(counting)).scalar_one() > bound.most:
+            raise BoundReached
+
+
 class SqlUploads:
     """Uploads in the tables ``uploads`` and ``parts``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, upload: Upload) -> None:
+    async def add(self, upload: Upload, *, bound: Bound | None = None) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(insert(uploads).values(to_row(upload)))
+            if bound is not None:
+                counting = select(func.count()).where(*_pending_of(upload.resource), uploads.c.expires_at > bound.since)
+                if (await connection.execute(counting)).scalar_one() > bound.most:
+                    raise BoundReached
         reached("upload.added")
 
     async def get(self, resource: ResourceId, upload_id: UploadId) -> Upload | None:
@@ -120,17 +142,19 @@ class SqlUploads:
         row = await self._database.row(query)
         return None if row is None else to_record(Upload, row)
 
-    async def save(self, new: Upload, *, expected: Upload, file: File | None = None) -> bool:
+    async def save(
+        self, new: Upload, *, expected: Upload, file: File | None = None, bound: Bound | None = None
+    ) -> bool:
         saving = update(uploads).where(uploads.c.id == expected.id, uploads.c.status == expected.status)
         async with self._database.transaction() as connection:
             if (await connection.execute(saving.values(changes(new, expected)))).rowcount != 1:
                 return False
             if file is not None:
-                await connection.execute(insert(files).values(to_row(file)))
+                await _insert(connection, file, bound)
         reached(f"upload.{new.status}")
         return True
 
-    async def add_part(self, part: Part) -> bool:
+    async def add_part(self, part: Part, *, room: PartRoom | None = None) -> bool:
         # An update that changes nothing takes the write lock, so that the upload cannot end before the part is in.
         pending = uploads.c.id == part.upload_id, uploads.c.status == UploadStatus.PENDING
         async with self._database.transaction() as connection:
@@ -138,8 +162,14 @@ class SqlUploads:
             if (await connection.execute(locking)).rowcount != 1:
                 return False
             await connection.execute(insert(parts).values(to_row(part)))
+            if room is not None and await _is_over(connection, part, room):
+                raise BoundReached
         reached("upload.part_added")
         return True
+
+    async def stored_bytes(self, resource: ResourceId) -> int:
+        found = await self._database.row(_adding_up(resource))
+        return int(found["size"]) if found else 0
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
         query = select(parts).where(parts.c.upload_id == upload_id)
@@ -162,3 +192,21 @@ class SqlUploads:
         async with self._database.transaction() as connection:
             await connection.execute(delete(parts).where(parts.c.upload_id == upload.id))
         reached("upload.parts_forgotten")
+
+
+def _pending_of(resource: ResourceId) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return uploads.c.resource == resource, uploads.c.status == UploadStatus.PENDING
+
+
+def _adding_up(resource: ResourceId) -> Select[tuple[int]]:
+    size = func.coalesce(func.sum(parts.c.bytes), 0).label("size")
+    return select(size).join_from(uploads, parts, parts.c.upload_id == uploads.c.id).where(*_pending_of(resource))
+
+
+async def _is_over(connection: AsyncConnection, part: Part, room: PartRoom) -> bool:
+    number = select(func.count()).where(parts.c.upload_id == part.upload_id)
+    if (await connection.execute(number)).scalar_one() > room.parts:
+        return True
+    resource = select(uploads.c.resource).where(uploads.c.id == part.upload_id)
+    stored = _adding_up((await connection.execute(resource)).scalar_one())
+    return (await connection.execute(stored)).scalar_one() > room.bytes

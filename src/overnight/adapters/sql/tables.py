@@ -41,6 +41,7 @@ uploads = Table(
     Column("status", String(20), nullable=False),
     Column("file_id", String(80)),
     Column("file_expires_after", BigInteger),
+    Index("uploads_of_resource", "resource", "status"),
 )
 
 parts = Table(
@@ -99,6 +100,7 @@ batches = Table(
     Index("batches_by_key", "resource", "idempotency_key", unique=True),
     Index("batches_by_fingerprint", "resource", "fingerprint"),
     Index("batches_by_deployment", "resource", "deployment", "status"),
+    Index("batches_by_creation", "resource", "flavour", "created_at"),
 )
 
 resources = Table(

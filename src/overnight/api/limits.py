@@ -1,0 +1,237 @@
+"""What a request may be and how often it may come, decided before any of its body is read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from overnight.api.addresses import neighbourhood
+from overnight.api.context import RESOURCE
+from overnight.api.errors import MOST_JSON_BYTES, answer, envelope, flavour_of, too_large
+from overnight.api.headers import Headers
+from overnight.domain.errors import TooLarge, TooManyRequests
+from overnight.domain.rate import Rate
+from overnight.services.rates import Known, Rates, Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fastapi.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from overnight.config import RateSettings
+    from overnight.domain.flavour import Flavour
+    from overnight.domain.limits import Limits
+    from overnight.domain.rate import Taken
+    from overnight.ports.clock import Clock
+
+MOST_URL_BYTES = 8 * 1024
+MOST_PARAMETERS = 100
+MOST_HEADERS = 128
+MOST_HEADER_BYTES = 64 * 1024
+"""All names and values together."""
+FORM_BYTES = 1024 * 1024
+"""What a form may have around the file that it carries."""
+
+_FILE = re.compile(r"/files/?$")
+_PART = re.compile(r"/uploads/[^/]+/parts/?$")
+_BEGUN = re.compile(r"/(files|uploads)/?$")
+_UNAUTHORIZED = 401
+
+
+class Gate:
+    """Refuses requests of a shape that none can have, and addresses that try one wrong key after the other."""
+
+    def __init__(
+        self, app: ASGIApp, failures: Rates | None, known: Known, limits: Mapping[Flavour, Limits], root_path: str = ""
+    ) -> None:
+        self._app = app
+        self._failures = failures
+        self._known = known
+        self._limits = limits
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = _shape_problem(scope) or self._size_problem(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        if self._failures is None:
+            await self._app(scope, receive, send)
+            return
+        await self._watched(self._failures, scope, receive, send)
+
+    async def _watched(self, failures: Rates, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = address, _ = _caller(scope)
+        # A caller with a right key goes on, even where others behind the same proxy have wrong ones.
+        if caller not in self._known:
+            allowance = failures.look(address)
+            if not allowance.given:
+                message = "Too many calls with a wrong API key came from this address. Check the key and wait."
+                refusal = answer(TooManyRequests(message, wait=allowance.wait), self._flavour(scope))
+                await refusal(scope, receive, send)
+                return
+
+        async def watching(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == _UNAUTHORIZED:
+                failures.take(address)
+                self._known.discard(caller)
+            await send(message)
+
+        await self._app(scope, receive, watching)
+
+    def _size_problem(self, scope: Scope) -> Response | None:
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        if length <= MOST_JSON_BYTES:
+            return None
+        flavour = self._flavour(scope)
+        limits = self._limits[flavour]
+        if scope["method"] == "POST" and _FILE.search(scope["path"]):
+            most = max(limits.file_bytes, limits.input_file_bytes)
+        elif scope["method"] == "POST" and _PART.search(scope["path"]):
+            most = limits.upload_part_bytes
+        else:
+            return too_large()
+        if length <= most + FORM_BYTES:
+            return None
+        message = f"The body announces {length:,} bytes; a file sent here may have {most:,} at most. Split it."
+        return answer(TooLarge(message, param="file", code="file_too_large"), flavour)
+
+    def _flavour(self, scope: Scope) -> Flavour:
+        return flavour_of(scope["path"], self._root_path)
+
+
+class Paced:
+    """Holds each key to its requests in a minute, and each resource to its uploads at the same time.
+
+    It stands behind the look at the key, and so only ever counts for keys that there are.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        requests: Rates | None,
+        uploads: Running,
+        new_files: Mapping[Flavour, Rates | None],
+        known: Known,
+        root_path: str = "",
+    ) -> None:
+        self._app = app
+        self._requests = requests
+        self._uploads = uploads
+        self._new_files = new_files
+        self._known = known
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        resource = scope.get(RESOURCE)
+        if resource is None:
+            await self._app(scope, receive, send)
+            return
+        self._known.add(_caller(scope))
+        try:
+            sending = self._counted(scope, send)
+            self._count_files(scope, resource)
+            with self._uploading(scope, resource):
+                await self._app(scope, receive, sending)
+        except TooManyRequests as error:
+            await answer(error, flavour_of(scope["path"], self._root_path))(scope, receive, send)
+
+    def _counted(self, scope: Scope, send: Send) -> Send:
+        if self._requests is None:
+            return send
+        taken = self._requests.take(_credentials(scope))
+        if not taken.given:
+            most = self._requests.rate.most
+            message = f"This key made more than {most:,} requests within a minute. Wait as long as Retry-After says."
+            raise TooManyRequests(message, wait=taken.wait)
+        return _with_allowance(send, self._requests.rate, taken)
+
+    def _count_files(self, scope: Scope, resource: str) -> None:
+        begun = self._new_files[flavour_of(scope["path"], self._root_path)]
+        if begun is None or scope["method"] != "POST" or not _BEGUN.search(scope["path"]):
+            return
+        taken = begun.take(resource)
+        if not taken.given:
+            message = f"More than {begun.rate.most:,} files and uploads were begun within a minute. Send larger ones."
+            raise TooManyRequests(message, wait=taken.wait)
+
+    @contextmanager
+    def _uploading(self, scope: Scope, resource: str) -> Iterator[None]:
+        if scope["method"] != "POST" or not (_FILE.search(scope["path"]) or _PART.search(scope["path"])):
+            yield
+            return
+        if not self._uploads.begin(resource):
+            message = "As many files are being sent for this resource as may be at the same time. Wait for one to end."
+            raise TooManyRequests(message, wait=1.0)
+        try:
+            yield
+        finally:
+            self._uploads.end(resource)
+
+
+def _shape_problem(scope: Scope) -> Response | None:
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_URL_BYTES:
+        return envelope(414, f"The URL is longer than {MOST_URL_BYTES:,} bytes.", code="url_too_long")
+    if scope["query_string"].count(b"&") >= MOST_PARAMETERS:
+        return envelope(400, f"The URL has more than {MOST_PARAMETERS} parameters.", code="too_many_parameters")
+    headers = scope["headers"]
+    if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
+        message = f"A request may have {MOST_HEADERS} headers of {MOST_HEADER_BYTES:,} bytes together."
+        return envelope(431, message, code="headers_too_large")
+    return None
+
+
+def _with_allowance(send: Send, rate: Rate, taken: Taken) -> Send:
+    spent = rate.most - taken.left
+    added = (
+        (b"x-ratelimit-limit-requests", b"%d" % rate.most),
+        (b"x-ratelimit-remaining-requests", b"%d" % taken.left),
+        (b"x-ratelimit-reset-requests", b"%dms" % round(spent * rate.each * 1000)),
+    )
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *added]}
+        await send(message)
+
+    return sending
+
+
+def guarded(
+    app: ASGIApp,
+    entrance: Callable[[ASGIApp], ASGIApp],
+    rate: RateSettings,
+    limits: Mapping[Flavour, Limits],
+    clock: Clock,
+    *,
+    root_path: str = "",
+) -> ASGIApp:
+    """Put the layers around an application; ``entrance`` is the one that finds out who calls."""
+
+    def rates(most: int | None) -> Rates | None:
+        return Rates(Rate(most=most), clock) if most else None
+
+    known = Known()
+    uploads = Running(rate.concurrent_uploads or None)
+    new_files = {flavour: rates(each.uploads_per_minute) for flavour, each in limits.items()}
+    paced = Paced(app, rates(rate.requests_per_minute), uploads, new_files, known, root_path)
+    return Headers(Gate(entrance(paced), rates(rate.failed_keys_per_minute), known, limits, root_path))
+
+
+def _caller(scope: Scope) -> tuple[str, bytes]:
+    return neighbourhood(scope["client"][0] if scope["client"] else ""), _credentials(scope)
+
+
+def _credentials(scope: Scope) -> bytes:
+    """Tell one key from another without keeping it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in scope["headers"]:
+        if name in {b"api-key", b"authorization"}:
+            digest.update(name + b":" + value + b"\n")
+    return digest.digest()

@@ -1,7 +1,7 @@
 """Bounds on how many records there are: exact, however many are added at once."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from overnight.ports.files import Files, PartRoom, Uploads
 HOUR = int(NOW) - 3_600
 
 
-async def refused(adding: list[Awaitable[object]]) -> int:
+async def refused(adding: Sequence[Awaitable[object]]) -> int:
     """Add at once, and count what was refused; whatever else goes wrong is raised."""
     results = await asyncio.gather(*adding, return_exceptions=True)
     for result in results:

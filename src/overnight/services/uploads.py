@@ -82,12 +82,12 @@ class UploadService:
             expires_at=now + limits.upload_life,
             file_expires_after=check_expiry(new.expires_after, limits, "expires_after"),
         )
-        most = limits.pending_uploads
+        pending = limits.pending_uploads
         try:
-            await self._uploads.add(upload, bound=None if most is None else Bound(most=most, since=now))
+            await self._uploads.add(upload, bound=None if pending is None else Bound(most=pending, since=now))
         except BoundReached as reached:
             message = (
-                f"There are {most:,} uploads that have not ended, as many as there may be. Complete or cancel some."
+                f"There are {pending:,} uploads that have not ended, as many as there may be. Complete or cancel some."
             )
             raise QuotaExceeded(message, code="quotaExceeded") from reached
         return upload

@@ -103,7 +103,7 @@ def _visible(now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return files.c.deleted_at.is_(None), or_(files.c.expires_at.is_(None), files.c.expires_at > now)
 
 
-def _counting(resource: ResourceId, *, expiring: bool, now: float) -> Select[tuple[int]]:
+def _counting(resource: ResourceId, *, expiring: bool, now: float) -> Select[int]:
     return select(func.count().label("number")).where(
         files.c.resource == resource,
         files.c.purpose != Purpose.BATCH_OUTPUT,
@@ -198,7 +198,7 @@ def _pending_of(resource: ResourceId) -> tuple[ColumnElement[bool], ColumnElemen
     return uploads.c.resource == resource, uploads.c.status == UploadStatus.PENDING
 
 
-def _adding_up(resource: ResourceId) -> Select[tuple[int]]:
+def _adding_up(resource: ResourceId) -> Select[int]:
     size = func.coalesce(func.sum(parts.c.bytes), 0).label("size")
     return select(size).join_from(uploads, parts, parts.c.upload_id == uploads.c.id).where(*_pending_of(resource))
 

@@ -27,6 +27,7 @@ from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
 from overnight.config import (
     ConnectionSettings,
+    ContentFilterSettings,
     DeploymentSettings,
     LimitSettings,
     RateSettings,
@@ -115,6 +116,9 @@ def configuration_page() -> str:
         "Where only the URL is needed, `upstreams` may also be a list of URLs.",
         "## `[[deployments]]`",
         _fields(DeploymentSettings),
+        "## `[[content_filters]]`",
+        "[Content filter](../guides/content-filter.md) tells how they work.",
+        _fields(ContentFilterSettings),
         "## `[limits.openai]` and `[limits.azure]`",
         "What is left out stays at its default; [limits](limits.md) lists these.",
         _fields(LimitSettings),

@@ -206,9 +206,7 @@ class ContentFilterSettings(BaseModel):
         description="From which severity on a category is filtered: low, medium, high or off for each of hate, "
         "self_harm, sexual and violence; medium if left out.",
     )
-    apply_to: tuple[Judged, ...] = Field(
-        default=tuple(Judged), min_length=1, description="What is judged; both if left out."
-    )
+    apply_to: tuple[Judged, ...] = Field(default=(), description="What is judged; both if left out.")
     on_trouble: OnTrouble = Field(
         default=OnTrouble.WAIT,
         description="While the filter does not work, its requests wait or, after the usual retries, fail.",
@@ -231,7 +229,7 @@ class ContentFilterSettings(BaseModel):
             kind=self.kind,
             model=model,
             thresholds=Thresholds(**{category.value: each for category, each in self.thresholds.items()}),
-            judges=frozenset(self.apply_to),
+            judges=frozenset(self.apply_to or Judged),
             on_trouble=self.on_trouble,
         )
 

@@ -384,7 +384,7 @@ def test_an_embedding_tells_of_its_prompts_alone() -> None:
 
 
 def test_a_filtered_choice_keeps_nothing_of_its_text() -> None:
-    choices = [
+    choices: list[dict[str, object]] = [
         {"index": 1, "message": {"content": "secret"}, "logprobs": {"content": ["secret"]}, "token_ids": [1]},
         {"message": {"content": "fine"}, "finish_reason": "stop"},
     ]

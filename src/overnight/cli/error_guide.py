@@ -24,6 +24,9 @@ VALIDATION: Mapping[str, str] = {
 RESULTS: Mapping[str, str] = {
     "batch_cancelled": "The batch was cancelled before this request ran. Run it again in a new batch",
     "batch_expired": "The completion window closed before this request ran. Run it again in a new batch",
+    "content_filter": "The content filter of the deployment filtered the prompt; `innererror` says for what. Change it",
+    "content_filter_unavailable": "The content filter gave no verdict, so there is no answer. Run it again later",
+    "content_filter_unsupported": "The content filter cannot judge such a request; the message says why. Send text",
     "request_timeout": "The model did not answer in time, in any of the attempts",
     "http_4xx": "The model server refused the request; the line quotes its answer. Correct the request",
     "http_5xx": "The model server failed, in all of the attempts; the line quotes its last answer",

@@ -138,12 +138,13 @@ def _texts(given: object) -> list[str]:
 
 def prompt_error(thresholds: Thresholds, verdict: Verdict) -> bytes:
     """Write the body of the error that a filtered prompt gets (CONTRACT section 3.6)."""
+    code = "content_filter"
     error = {
         "message": "The content filter of this deployment filtered the prompt, so no model was asked. "
         "`innererror` says for which category; change the prompt and send it again.",
         "type": None,
         "param": "prompt",
-        "code": "content_filter",
+        "code": code,
         "status": 400,
         "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": thresholds.report(verdict)},
     }

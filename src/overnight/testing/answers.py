@@ -108,9 +108,26 @@ def _embeddings(asked: Json, _digest: str) -> Json:
 
 
 def _moderation(_asked: Json, digest: str) -> Json:
-    scores = {"hate": 0.0, "violence": 0.0}
+    scores = dict.fromkeys(_MODERATED, 0.0)
     result = {"flagged": False, "categories": dict.fromkeys(scores, False), "category_scores": scores}
     return {"id": f"modr-{digest}", "results": [result]}
+
+
+_MODERATED = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
 
 
 def _image(asked: Json, digest: str) -> Json:

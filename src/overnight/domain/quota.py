@@ -1,4 +1,4 @@
-"""Quotas of enqueued tokens: which one applies, what a batch holds of it, how a refusal reads (CONTRACT section 3.2)."""
+"""Quotas of enqueued tokens: which one applies, what a batch holds of it, how a refusal reads (CONTRACT 3.2)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def configured(folder: Path, upstream: ScriptedUpstream, limit: int = LIMIT) -> 
     """Write settings with a deployment for each mode, and give the arguments that name them."""
     path = folder / "overnight.toml"
     # So many at once that requests which are held back leave room for others.
-    server = f'[[upstreams]]\nurl = "{upstream.url}"\nstart_concurrency = 256\n'
+    server = f'stop_grace = 1\n[[upstreams]]\nurl = "{upstream.url}"\nstart_concurrency = 256\n'
     path.write_text(server + "".join(DEPLOYMENT.format(name=name, limit=limit) for name in MODES) + FREE)
     return ["--config", str(path)]
 

@@ -14,7 +14,7 @@ from tests.engine.house import MODEL, House, line
 
 from overnight.adapters.tokens.choice import ChosenCounters
 from overnight.dispatch.owned import QuotaParts
-from overnight.domain.batch import Batch, BatchStatus
+from overnight.domain.batch import Batch, BatchStatus, Expiry
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.key import Resource
@@ -224,6 +224,27 @@ async def test_a_batch_whose_window_closes_while_it_waits_expires(house: House, 
 
     assert expired.status is S.EXPIRED
     assert moved_up.reserved_tokens == 2 * EACH
+
+
+async def test_a_deployment_whose_batches_go_on_keeps_those_that_wait(house: House, books: Books) -> None:
+    """What it says of closing windows counts from the moment that it is known."""
+    (deployment,) = house.deployments.now.deployments
+    going_on = replace(deployment, expiry=Expiry.CONTINUE)
+    house.deployments.now = replace(house.deployments.now, deployments=(going_on,))
+    books.set(5, OverQuota.QUEUE)
+    held = hold(house)
+    first = await house.submit(requests(3))
+    house.start()
+    await house.reach(first, S.IN_PROGRESS)
+    second = await house.submit(requests(3))
+    await house.clock.advance(10)
+    house.clock.jump(86_400)
+    await house.clock.advance(10)
+    held.set()
+
+    done = await house.reach(second, within=100)
+
+    assert done.status is S.COMPLETED
 
 
 async def test_a_batch_that_waits_can_be_cancelled(house: House, books: Books) -> None:

@@ -67,7 +67,12 @@ async def _wait(owned: Owned, deployment: Deployment, tokens: int, admission: Ad
     """Take a place in the queue, which is that of the batch's creation. Raises ``NotYet``, unless it changed."""
     batch = owned.batch
     if batch.prompt_tokens is None:
-        waiting = msgspec.structs.replace(batch, prompt_tokens=tokens, deployment=deployment.name)
+        waiting = msgspec.structs.replace(
+            batch,
+            prompt_tokens=tokens,
+            deployment=deployment.name,
+            expiry=deployment.expiry or batch.expiry,
+        )
         if not await owned.note(waiting):
             return
     pause = min(_ASK_AGAIN + _PLACE_BEHIND * admission.ahead, _LONGEST_PAUSE)

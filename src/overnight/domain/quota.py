@@ -1,4 +1,4 @@
-"""Enqueued-token quotas: which limit applies, what a batch holds of it, and how a refusal reads (CONTRACT § 3.2)."""
+"""Quotas of enqueued tokens: which one applies, what a batch holds of it, how a refusal reads (CONTRACT 3.2)."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
 from overnight.domain.listing import BatchQuery
 from overnight.domain.result import Tally
+from overnight.ports.batches import Verdict
 from overnight.testing.contracts.expect import expect
 
 if TYPE_CHECKING:
@@ -107,6 +108,23 @@ async def an_ended_batch_is_claimed_by_nobody(batches: Batches) -> None:
     expect([other.id], [found.id for found in claimed])
 
 
+async def no_more_are_let_in_than_fit(batches: Batches) -> None:
+    """However many ask at once; what was let in gives back its share as its requests end."""
+    waiting = [await _added(batches, number) for number in range(6)]
+    running = [
+        batch.to(BatchStatus.IN_PROGRESS, _NOW, total=3, deployment="chat", reserved_tokens=40) for batch in waiting
+    ]
+    found = await asyncio.gather(
+        *(batches.admit(new, expected=old, limit=100, in_turn=False) for new, old in zip(running, waiting, strict=True))
+    )
+    admitted = [new for new, each in zip(running, found, strict=True) if each.verdict is Verdict.ADMITTED]
+    expect(2, len(admitted))
+    expect({"chat": 80}, dict(await batches.enqueued(_MINE, ["chat"])))
+    await batches.record_progress(admitted[0], Tally(completed=1))
+    expect({"chat": 67}, dict(await batches.enqueued(_MINE, ["chat"])))
+    expect({"chat": 0}, dict(await batches.enqueued(_OTHERS, ["chat"])))
+
+
 BATCHES: tuple[Callable[[Batches], Awaitable[None]], ...] = (
     a_batch_belongs_to_its_resource,
     pages_follow_one_another,
@@ -116,6 +134,7 @@ BATCHES: tuple[Callable[[Batches], Awaitable[None]], ...] = (
     a_renewed_claim_holds_and_a_released_one_is_free,
     the_claims_of_the_dead_are_free_at_once,
     an_ended_batch_is_claimed_by_nobody,
+    no_more_are_let_in_than_fit,
 )
 """What ``ports/batches.py`` promises."""
 

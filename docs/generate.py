@@ -23,7 +23,7 @@ from overnight.cli.commands import Command, Group, write_help
 from overnight.cli.exit_codes import MEANING
 from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
-from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings
+from overnight.config import DeploymentSettings, LimitSettings, PriceSettings, Settings, UpstreamSettings
 from overnight.domain import limits
 from overnight.domain.flavour import Flavour
 
@@ -105,6 +105,9 @@ def configuration_page() -> str:
         "Where only the URL is needed, `upstreams` may also be a list of URLs.",
         "## `[[deployments]]`",
         _fields(DeploymentSettings),
+        "## `[deployments.price]`",
+        "Prices are for a million tokens, and have at most 6 decimal places.",
+        _fields(PriceSettings),
         "## `[limits.openai]` and `[limits.azure]`",
         "What is left out stays at its default; [limits](limits.md) lists these.",
         _fields(LimitSettings),

@@ -16,6 +16,7 @@ from overnight.api.health import health_routes
 from overnight.api.models import deployment_routes, model_routes
 from overnight.api.schemas import ErrorObject
 from overnight.api.uploads import upload_routes
+from overnight.api.usage import usage_routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -59,7 +60,7 @@ def make_app(
 
 def _mount(app: FastAPI, context: Context) -> None:
     prefix = context.prefix
-    makers = [file_routes, upload_routes, batch_routes]
+    makers = [file_routes, upload_routes, batch_routes, usage_routes]
     if prefix.documented:
         makers.append(model_routes)
     if prefix.path == "/openai":

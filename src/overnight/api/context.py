@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from overnight.ports.troubles import Trouble
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
+    from overnight.services.estimates import EstimateService
     from overnight.services.files import FileService
     from overnight.services.uploads import UploadService
+    from overnight.services.usage import UsageService
 
 
 RESOURCE = "overnight.resource"
@@ -34,6 +36,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FileService
     uploads: UploadService
     batches: BatchService
+    usage: UsageService
+    estimates: EstimateService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]

@@ -5,5 +5,16 @@ from overnight.bootstrap.errors import StartupError
 from overnight.bootstrap.keys import with_keys
 from overnight.bootstrap.server import ReadyInfo, serve
 from overnight.bootstrap.tokens import token_counters
+from overnight.bootstrap.usage import prices, with_usage
 
-__all__ = ["Check", "ReadyInfo", "StartupError", "diagnose", "serve", "token_counters", "with_keys"]
+__all__ = [
+    "Check",
+    "ReadyInfo",
+    "StartupError",
+    "diagnose",
+    "prices",
+    "serve",
+    "token_counters",
+    "with_keys",
+    "with_usage",
+]

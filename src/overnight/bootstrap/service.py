@@ -20,7 +20,9 @@ from overnight.api.auth import Keys
 from overnight.api.context import Services
 from overnight.api.middleware import Entrance
 from overnight.bootstrap.storage import open_storage
+from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
+from overnight.bootstrap.usage import usage_service
 from overnight.config import Settings
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
@@ -30,6 +32,7 @@ from overnight.dispatch.router import Router
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
+from overnight.services.estimates import EstimateService
 from overnight.services.files import FileService
 from overnight.services.keys import Authenticator
 from overnight.services.retention import Sweeper
@@ -75,6 +78,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         for dead in storage.dead_workers:
             await batches.release_all(dead)
         limits = settings.limits_by_flavour()
+        usage = usage_service(settings, database, clock)
         attempts = Attempts(RetryPolicy(), clock, entropy)
         router = Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock)
         parts = Parts(
@@ -89,6 +93,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             entropy=entropy,
             limits=limits,
             troubles=troubles,
+            usage=usage,
             stop_grace=settings.stop_grace,
         )
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
@@ -98,6 +103,8 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
             batches=BatchService(batches, clock, entropy, limits, dispatcher),
+            usage=usage,
+            estimates=EstimateService(file_service, blobs, offload, token_counters(settings), usage.prices),
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,

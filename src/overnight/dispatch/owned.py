@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from overnight.ports.results import ResultLogs
     from overnight.ports.troubles import Troubles
     from overnight.ports.upstream import Deployments
+    from overnight.services.usage import UsageService
 
 log = structlog.get_logger()
 
@@ -52,6 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     entropy: Entropy
     limits: Mapping[Flavour, Limits]
     troubles: Troubles
+    usage: UsageService
     stop_grace: float = 30.0
 
 

@@ -28,6 +28,11 @@ KEY_SECONDS = DAY
 RETRY_SECONDS = 60
 """How long after a batch was created a request that a client sends again, without a key, is taken for the same one."""
 
+USAGE_DAYS = 366
+"""The most days that one report of usage covers."""
+USAGE_ROWS = 10_000
+"""The most entries, one for each day and deployment, that one report of usage holds."""
+
 PROBLEMS_KEPT = 100
 """How many problems of an input file are kept; the true total stands in a message."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from overnight.cli import human
+from overnight.cli import caps, human
 from overnight.cli.commands import Group
 from overnight.cli.console import Column, Shape
+from overnight.cli.folder import data_folder
 from overnight.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -27,25 +26,6 @@ _WHERE = (
     "Works on the data folder itself, also while the service runs on it, which takes up changes within 5 seconds. "
     "Whoever may write the folder may make keys."
 )
-
-
-def _settings(data_dir: Path | None, config: Path | None) -> Settings:
-    from overnight.config import load
-
-    flags = {name: value for name, value in (("data_dir", data_dir), ("config", config)) if value is not None}
-    return load(flags).settings
-
-
-def _data_folder(function: Callable[..., R]) -> Callable[..., R]:
-    """Give a command the settings that say where the data folder is, as `settings`."""
-
-    @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the data")
-    @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings file (TOML)")
-    @wraps(function)
-    def command(*args: Any, data_dir: Path | None, config: Path | None, **kwargs: Any) -> R:  # noqa: ANN401 - handed on
-        return function(*args, settings=_settings(data_dir, config), **kwargs)
-
-    return command
 
 
 def _work(settings: Settings, work: Callable[[KeyService], Awaitable[R]], *, new: bool = False) -> R:
@@ -125,7 +105,7 @@ def keys() -> None:
 @click.option("--resource", metavar="NAME", default="default", help="What it opens [default: default]")
 @click.option("--scope", type=click.Choice(SCOPES), default="submit", help="What it may do [default: submit]")
 @click.option("--days", metavar="N", type=click.IntRange(min=1), help="Days until it expires [default: never]")
-@_data_folder
+@data_folder
 @pass_session
 def create(session: Session, settings: Settings, resource: str, scope: str, days: int | None) -> None:
     """Create a key."""
@@ -144,7 +124,7 @@ def create(session: Session, settings: Settings, resource: str, scope: str, days
     details=_WHERE,
 )
 @click.option("--resource", metavar="NAME", help="Only those that open this resource")
-@_data_folder
+@data_folder
 @pass_session
 def list_(session: Session, settings: Settings, resource: str | None) -> None:
     """List keys, oldest first."""
@@ -163,7 +143,7 @@ def list_(session: Session, settings: Settings, resource: str | None) -> None:
     details="Within 5 seconds it opens nothing any more. This cannot be undone, so it asks first.\n\n" + _WHERE,
 )
 @click.argument("key_id", metavar="ID")
-@_data_folder
+@data_folder
 @pass_session
 def revoke(session: Session, settings: Settings, key_id: str) -> None:
     """Revoke a key."""
@@ -181,7 +161,11 @@ def revoke(session: Session, settings: Settings, key_id: str) -> None:
     details="A resource owns files and batches; nobody sees those of another.\n\n" + _WHERE,
 )
 def resources() -> None:
-    """Create and list the resources that keys open."""
+    """Create, list and cap the resources that keys open."""
+
+
+resources.add_command(caps.cap)
+resources.add_command(caps.list_caps)
 
 
 @resources.command(
@@ -190,7 +174,7 @@ def resources() -> None:
     details=_WHERE,
 )
 @click.argument("name", metavar="NAME")
-@_data_folder
+@data_folder
 @pass_session
 def create_resource(session: Session, settings: Settings, name: str) -> None:
     """Create a resource."""
@@ -203,7 +187,7 @@ def create_resource(session: Session, settings: Settings, name: str) -> None:
     examples=("overnight resources list", "overnight resources list --json=name"),
     details=_WHERE,
 )
-@_data_folder
+@data_folder
 @pass_session
 def list_resources(session: Session, settings: Settings) -> None:
     """List resources, oldest first."""

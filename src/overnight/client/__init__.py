@@ -19,12 +19,15 @@ from overnight.client.models import (
     Batch,
     BatchErrors,
     BatchProblem,
+    CapState,
     Deleted,
     File,
     Model,
     Readiness,
     RequestCounts,
     Usage,
+    UsageDay,
+    UsageReport,
     Waiting,
 )
 from overnight.client.transport import Exchange, Patience
@@ -35,6 +38,7 @@ __all__ = [
     "BatchErrors",
     "BatchProblem",
     "BatchesApi",
+    "CapState",
     "Client",
     "ClientError",
     "Deleted",
@@ -53,5 +57,7 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "Usage",
+    "UsageDay",
+    "UsageReport",
     "Waiting",
 ]

@@ -228,7 +228,8 @@ class TestInMidRun:
         batch = await house.submit(200)
         house.start()
         await house.sent(8)
-        original, failed = house.stores.caps.all, []
+        original = house.stores.caps.all
+        failed: list[int] = []
 
         async def fail_some(*args: Any) -> Any:
             if len(failed) < 3:

@@ -197,10 +197,10 @@ def usage_routes(context: Context) -> APIRouter:
         last: Annotated[
             str | None, Query(alias="to", description="Last day (UTC), YYYY-MM-DD; today if left out.")
         ] = None,
-        deployment: Annotated[str | None, Query(description="Only this one.")] = None,
+        only: Annotated[str | None, Query(alias="deployment", description="Only this one.")] = None,
     ) -> Response:
         """Tell what was used, by day and deployment: at most 366 days and 10,000 entries in one reply."""
-        query = UsageQuery(first=first, last=last, deployment=deployment)
+        query = UsageQuery(first=first, last=last, deployment=only)
         report = await usage.report(context.resource(request), query)
         # Ten thousand entries take a while to write out.
         return await asyncio.to_thread(lambda: reply(UsageReportObject.of(report)))

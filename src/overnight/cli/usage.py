@@ -133,6 +133,7 @@ TOTALS: Shape[PricedTotal] = Shape(
 @pass_session
 def usage(
     session: Session,
+    /,
     first: str | None,
     last: str | None,
     deployment: str | None,

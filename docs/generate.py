@@ -10,6 +10,7 @@ import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 from urllib.request import ProxyHandler, build_opener
@@ -137,9 +138,12 @@ def _type(annotation: object) -> str:
         return "list of tables" if issubclass(inner[0], BaseModel) else f"list of {_type(inner[0])}"
     if origin is dict:
         return "table"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "table"
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):
         return " or ".join(f"`{each}`" for each in annotation)  # type: ignore[attr-defined]
-    names: Mapping[object, str] = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path"}
+    numbers: Mapping[object, str] = {int: "integer", float: "number", Decimal: "number"}
+    names: Mapping[object, str] = {**numbers, str: "text", bool: "boolean", Path: "path"}
     return names[annotation]
 
 
@@ -169,6 +173,8 @@ SAME = {
     "IDEMPOTENCY_KEY_CHARS": "Longest `Idempotency-Key`, in characters.",
     "KEY_SECONDS": "Seconds that an `Idempotency-Key` is remembered.",
     "RETRY_SECONDS": "Seconds within which what an SDK sends again by itself, without a key, makes no second batch.",
+    "USAGE_DAYS": "Most days that one report of usage covers.",
+    "USAGE_ROWS": "Most entries, one for each day and deployment, that one report of usage holds.",
     "PROBLEMS_KEPT": "Problems of an input file that are listed; the true total stands in a message.",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 VALIDATION: Mapping[str, str] = {
+    "billing_hard_limit_reached": "A cap of your resource is used up. Wait for the next day or month, or have it raised",
     "duplicate_custom_id": "Two lines share a custom_id. Give each request its own",
     "empty_file": "The file holds no request",
     "input_modified": "The input changed after the batch was created. Create a new one",
@@ -24,6 +25,7 @@ VALIDATION: Mapping[str, str] = {
 RESULTS: Mapping[str, str] = {
     "batch_cancelled": "The batch was cancelled before this request ran. Run it again in a new batch",
     "batch_expired": "The completion window closed before this request ran. Run it again in a new batch",
+    "billing_hard_limit_reached": "A cap of your resource was used up before this request ran. Run it again later",
     "request_timeout": "The model did not answer in time, in any of the attempts",
     "http_4xx": "The model server refused the request; the line quotes its answer. Correct the request",
     "http_5xx": "The model server failed, in all of the attempts; the line quotes its last answer",

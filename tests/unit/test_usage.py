@@ -209,8 +209,8 @@ class TestCaps:
 
         assert problem.code == "billing_hard_limit_reached"
         assert problem.message == (
-            "The cap of this resource is reached: 2.50 EUR a month (UTC). Create the batch again in the next month, or"
-            " ask the operator for a higher cap."
+            "The cap of this resource is reached: 2.50 EUR a month (UTC). Create the batch again when the next month"
+            " has begun, or ask the operator for a higher cap."
         )
         assert describe(replace(cap, measure=Measure.TOKENS), "EUR") == "2,500,000 tokens a month"
         assert a_batch(errors=(problem,)).capped

@@ -73,7 +73,7 @@ def describe(cap: Cap, currency: str) -> str:
 def problem_of(state: CapState, currency: str) -> Problem:
     """Say why a batch is not run any further."""
     message = (
-        f"The cap of this resource is reached: {describe(state.cap, currency)} (UTC). Create the batch again in the"
-        f" next {state.cap.period}, or ask the operator for a higher cap."
+        f"The cap of this resource is reached: {describe(state.cap, currency)} (UTC). Create the batch again when"
+        f" the next {state.cap.period} has begun, or ask the operator for a higher cap."
     )
     return Problem(code=BILLING_HARD_LIMIT[0], message=message)

@@ -80,10 +80,13 @@ class EstimateService:
             raise InvalidRequest(message, param="file_id", code="invalid_value")
         async with self._counting:
             tokens = self._kept.pop(file.id, None) or await self._count(file)
-            self._kept[file.id] = tokens
-            if len(self._kept) > _MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._keep(file.id, tokens)
         return put_prices(tokens, self._prices)
+
+    def _keep(self, file_id: FileId, tokens: FileTokens) -> None:
+        self._kept[file_id] = tokens
+        if len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
 
     async def _count(self, file: File) -> FileTokens:
         async with self._blobs.local(file.blob) as path:

@@ -10,6 +10,7 @@ import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 from urllib.request import ProxyHandler, build_opener
@@ -30,6 +31,7 @@ from overnight.config import (
     ContentFilterSettings,
     DeploymentSettings,
     LimitSettings,
+    PriceSettings,
     RateSettings,
     Settings,
     UpstreamSettings,
@@ -119,6 +121,9 @@ def configuration_page() -> str:
         "## `[[content_filters]]`",
         "[Content filter](../guides/content-filter.md) tells how they work.",
         _fields(ContentFilterSettings),
+        "## `[deployments.price]`",
+        "Prices are for a million tokens, and have at most 6 decimal places.",
+        _fields(PriceSettings),
         "## `[limits.openai]` and `[limits.azure]`",
         "What is left out stays at its default; [limits](limits.md) lists these.",
         _fields(LimitSettings),
@@ -158,7 +163,8 @@ def _type(annotation: object) -> str:
         return "table"
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):
         return " or ".join(f"`{each}`" for each in annotation)  # type: ignore[attr-defined]
-    names: Mapping[object, str] = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path"}
+    numbers: Mapping[object, str] = {int: "integer", float: "number", Decimal: "number"}
+    names: Mapping[object, str] = {**numbers, str: "text", bool: "boolean", Path: "path"}
     return names[annotation]
 
 
@@ -198,6 +204,8 @@ SAME = {
     "KEY_SECONDS": "Seconds that an `Idempotency-Key` is remembered.",
     "RETRY_SECONDS": "Seconds within which what an SDK sends again by itself, without a key, makes no second batch.",
     "CREATION_SECONDS": "Seconds over which created batches are counted, for `batches_per_hour`.",
+    "USAGE_DAYS": "Most days that one report of usage covers.",
+    "USAGE_ROWS": "Most entries, one for each day and deployment, that one report of usage holds.",
     "PROBLEMS_KEPT": "Problems of an input file that are listed; the true total stands in a message.",
 }
 

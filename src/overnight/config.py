@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from overnight.domain.content_filter import (
 from overnight.domain.deployment import Capacity
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import DEFAULTS, MIB, Limits
+from overnight.domain.price import Price, micros
 from overnight.domain.quota import OverQuota
 
 _DAY = 86_400.0
@@ -141,6 +143,23 @@ class UpstreamSettings(BaseModel):
         return os.environ[self.api_key_env].strip()
 
 
+class PriceSettings(BaseModel):
+    """Prices for a million tokens, in the currency that the settings name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Decimal = Field(ge=0, decimal_places=6, description="A million input tokens.")
+    cached_input: Decimal | None = Field(
+        default=None, ge=0, decimal_places=6, description="A million cached input tokens; as input if left out."
+    )
+    output: Decimal = Field(default=Decimal(0), ge=0, decimal_places=6, description="A million output tokens.")
+
+    def to_price(self) -> Price:
+        """Give the price in whole millionths."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        return Price(input=micros(self.input), cached_input=micros(cached), output=micros(self.output))
+
+
 class DeploymentSettings(BaseModel):
     """A name that callers use as ``model``; without any, each model of each upstream is one."""
 
@@ -157,6 +176,7 @@ class DeploymentSettings(BaseModel):
         description="What counts prompt tokens: auto (by the model's name), estimate (by size), o200k, cl100k, or the "
         "path of a tokenizer.json.",
     )
+    price: PriceSettings | None = Field(default=None, description="What its tokens cost; a table, see below.")
 
     enqueued_tokens: int | None = Field(
         default=None,
@@ -354,6 +374,7 @@ class Settings(BaseSettings):
     content_filters: tuple[ContentFilterSettings, ...] = Field(
         default=(), description="Filters that deployments name as content_filter."
     )
+    currency: str = Field(default="USD", min_length=1, max_length=8, description="The currency of all prices.")
     embedded_slots: int = Field(default=4, ge=1, description="Requests that the embedded model answers at once.")
     answer_bytes: int = Field(default=64 * MIB, ge=1, description="Largest answer of an upstream that is kept.")
     strict_suffix: bool = Field(default=False, description="Refuse batch files without any suffix, as OpenAI does.")

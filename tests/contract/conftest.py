@@ -17,6 +17,7 @@ from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.sql.keys import SqlKeys
+from overnight.adapters.sql.usage import SqlBooks, SqlCaps
 from overnight.adapters.workplace import Workplace
 from overnight.domain.ids import WorkerId
 from overnight.ports.batches import Batches
@@ -27,7 +28,16 @@ from overnight.ports.results import ResultLogs
 from overnight.services.troubles import TroublesInMind
 from overnight.testing.clock import ManualClock
 from overnight.testing.results import MemoryResultLogs
-from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryKeys, MemoryUploads, Tables
+from overnight.testing.stores import (
+    MemoryBatches,
+    MemoryBlobs,
+    MemoryBooks,
+    MemoryCaps,
+    MemoryFiles,
+    MemoryKeys,
+    MemoryUploads,
+    Tables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +53,25 @@ async def records(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     """Empty stores of records."""
     if request.param == "memory":
         tables = Tables()
-        yield Records(MemoryBatches(tables), MemoryFiles(tables), MemoryUploads(tables), MemoryKeys(tables))
+        yield Records(
+            MemoryBatches(tables),
+            MemoryFiles(tables),
+            MemoryUploads(tables),
+            MemoryKeys(tables),
+            MemoryBooks(tables),
+            MemoryCaps(tables),
+        )
         return
     database = Database(sqlite_file(tmp_path))
     await database.migrate()
-    yield Records(SqlBatches(database), SqlFiles(database), SqlUploads(database), SqlKeys(database))
+    yield Records(
+        SqlBatches(database),
+        SqlFiles(database),
+        SqlUploads(database),
+        SqlKeys(database),
+        SqlBooks(database),
+        SqlCaps(database),
+    )
     await database.close()
 
 

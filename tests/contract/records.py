@@ -6,15 +6,18 @@ from typing import Any, NamedTuple
 from overnight.ports.batches import Batches
 from overnight.ports.files import Files, Uploads
 from overnight.ports.keys import Keys
+from overnight.ports.usage import Books, Caps
 
 
 class Records(NamedTuple):
-    """The four stores of records, which share their tables."""
+    """The stores of records, which share their tables."""
 
     batches: Batches
     files: Files
     uploads: Uploads
     keys: Keys
+    books: Books
+    caps: Caps
 
 
 async def together(*calls: Any) -> list[Any]:

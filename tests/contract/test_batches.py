@@ -166,7 +166,7 @@ async def test_a_save_writes_only_what_differs(batches: Batches) -> None:
     [batch] = await _claim(batches, ANN)
     running = batch.to(S.IN_PROGRESS, NOW, total=4)
     assert await batches.save(running, expected=batch)
-    assert await batches.record_progress(running, Tally(completed=3, failed=1, usage=Usage(input_tokens=5)))
+    assert await batches.record_progress(running, Tally(completed=3, failed=1, usage=Usage(input_tokens=5)), now=NOW)
 
     assert await batches.save(running.to(S.CANCELLING, NOW), expected=running)
 
@@ -199,7 +199,7 @@ async def test_a_save_of_an_older_epoch_is_refused(records: Records) -> None:
     [new] = await _claim(batches, BOB, now=NOW + 100)
 
     assert await batches.save(old.to(S.IN_PROGRESS, NOW), expected=old, files=[a_file("file-9")]) is False
-    assert await batches.record_progress(old, Tally(completed=9)) is False
+    assert await batches.record_progress(old, Tally(completed=9), now=NOW) is False
     assert await batches.get(MINE, old.id) == new
     assert await records.files.get(MINE, FileId("file-9"), now=NOW) is None
 
@@ -209,7 +209,7 @@ async def test_a_save_of_an_unknown_batch_is_refused(batches: Batches) -> None:
     batch = a_batch()
 
     assert await batches.save(batch.to(S.FAILED, NOW), expected=batch) is False
-    assert await batches.record_progress(batch, Tally()) is False
+    assert await batches.record_progress(batch, Tally(), now=NOW) is False
 
 
 async def test_the_files_of_a_save_appear_with_it(records: Records) -> None:

@@ -17,8 +17,11 @@ from overnight.adapters.sql.database import NEWEST_VERSION, Database, Lookup, sq
 from overnight.adapters.sql.keys import SqlKeys
 from overnight.adapters.sql.rows import to_row
 from overnight.adapters.sql.tables import batches as batches_table
+from overnight.adapters.sql.usage import SqlBooks
+from overnight.domain.accounting import Days
 from overnight.domain.errors import Unavailable
 from overnight.domain.ids import BatchId
+from overnight.domain.usage import Usage
 
 alembic_version = table("alembic_version", column("version_num"))
 
@@ -59,27 +62,36 @@ async def test_the_newest_version_is_that_of_the_newest_migration(tmp_path: Path
 
 
 async def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """What was in it stays, and no batch of then is taken for the repetition of another."""
+    """What was in it stays and is in the books, and no batch of then is taken for the repetition of another."""
+    used = Usage(input_tokens=7, cached_tokens=1)
+    first = replace(a_batch("batch_1"), deployment="m", in_progress_at=0, completed=2, failed=1, usage=used)
+    ended = replace(first, id=BatchId("batch_2"), completed_at=90_000)
+    olds = [first, ended, replace(ended, id=BatchId("batch_3")), a_batch("batch_4")]
     config = Config()
     config.set_main_option("script_location", str(Path(sql_database.__file__).parent / "migrations"))
     with create_engine(f"sqlite:///{sqlite_file(tmp_path)}").begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         columns = {column["name"] for column in inspect(connection).get_columns("batches")}
-        for name in ("batch_1", "batch_2"):
-            row = {name: value for name, value in to_row(a_batch(name)).items() if name in columns}
+        for old in olds:
+            row = {name: value for name, value in to_row(old).items() if name in columns}
             connection.execute(insert(batches_table).values(row))
     database = Database(sqlite_file(tmp_path))
     await database.migrate()
     batches = SqlBatches(database)
 
-    found = [await batches.get(MINE, BatchId(name)) for name in ("batch_1", "batch_2")]
+    found = [await batches.get(MINE, old.id) for old in olds]
+    booked = await SqlBooks(database).days(MINE, Days(first="1970-01-01", last="1970-12-31"), limit=9)
     any_key = await SqlKeys(database).any()
-    added = await batches.add_once(replace(a_batch("batch_3"), fingerprint="print"), since=0)
+    added = await batches.add_once(replace(a_batch("batch_5"), fingerprint="print"), since=0)
     await database.close()
 
-    assert found == [a_batch("batch_1"), a_batch("batch_2")]
-    assert added.id == "batch_3"
+    assert found == olds
+    assert [(each.day, each.deployment, each.completed, each.failed, each.usage) for each in booked] == [
+        ("1970-01-01", "m", 2, 1, used),
+        ("1970-01-02", "m", 4, 2, used + used),
+    ]
+    assert added.id == "batch_5"
     assert not any_key
 
 

@@ -61,7 +61,7 @@ async def test_a_store_that_lets_an_old_owner_write_is_found_out(monkeypatch: py
     """The same for leases."""
     batches = MemoryBatches(Tables())
 
-    async def careless(*_: object) -> bool:
+    async def careless(*_: object, **_more: object) -> bool:
         return True
 
     monkeypatch.setattr(batches, "record_progress", careless)

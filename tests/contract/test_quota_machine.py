@@ -110,7 +110,7 @@ class Books(RuleBasedStateMachine):
         if held is None:
             return
         held.done = min(held.done + done, held.total)
-        assert self.run(self.batches.record_progress(self.views[name], Tally(completed=held.done)))
+        assert self.run(self.batches.record_progress(self.views[name], Tally(completed=held.done), now=NOW))
 
     @rule(name=waiting)
     def cancel(self, name: BatchId) -> None:

@@ -112,9 +112,9 @@ async def test_requests_that_end_give_back_their_share(batches: Batches) -> None
     assert running is not None
     shown = []
     for tally in (Tally(completed=1), Tally(completed=1, failed=1), Tally(completed=2, failed=1)):
-        await batches.record_progress(running, tally)
+        await batches.record_progress(running, tally, now=NOW)
         shown.append(await held(batches))
-    await batches.record_progress(running, Tally())
+    await batches.record_progress(running, Tally(), now=NOW)
     cancelling = running.to(S.CANCELLING, NOW)
     await batches.save(cancelling, expected=running)
     shown.append(await held(batches))

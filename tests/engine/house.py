@@ -20,6 +20,7 @@ from overnight.adapters.results.local import LocalResultLogs
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
+from overnight.adapters.sql.usage import SqlBooks, SqlCaps
 from overnight.adapters.workplace import Workplace
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
@@ -31,23 +32,36 @@ from overnight.domain.file import File
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE, BatchId, FileId, WorkerId
 from overnight.domain.limits import DEFAULTS
+from overnight.domain.price import Price, Prices
 from overnight.domain.retry import RetryPolicy
 from overnight.ports.troubles import Troubles
 from overnight.services.batches import BatchService, NewBatch
 from overnight.services.files import FileService, NewFile
 from overnight.services.retention import Sweeper
 from overnight.services.troubles import TroublesInMind
+from overnight.services.usage import UsageService
 from overnight.testing.clock import ManualClock
 from overnight.testing.entropy import CountedEntropy
 from overnight.testing.in_process import InProcessUpstream, ScriptedDeployments, deployment
 from overnight.testing.offload import InPlace
 from overnight.testing.results import MemoryResultLogs
-from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
+from overnight.testing.stores import (
+    MemoryBatches,
+    MemoryBlobs,
+    MemoryBooks,
+    MemoryCaps,
+    MemoryFiles,
+    MemoryUploads,
+    Tables,
+)
 
 STOP_GRACE = 30.0
 SHUTDOWN_GRACE = 10.0
 MODEL = "m"
 URL = "/v1/chat/completions"
+
+
+PRICES = Prices(currency="EUR", by_deployment={MODEL: Price(input=1_000_000, cached_input=100_000, output=4_000_000)})
 
 
 class InlineExecutor(ThreadPoolExecutor):
@@ -101,6 +115,8 @@ class Stores:
     uploads: Any
     blobs: Any
     logs: Any
+    books: Any
+    caps: Any
 
 
 class Memory:
@@ -113,7 +129,8 @@ class Memory:
 
     async def open(self) -> Stores:
         batches, files, uploads = MemoryBatches(self.tables), MemoryFiles(self.tables), MemoryUploads(self.tables)
-        return Stores(batches, files, uploads, self.blobs, self.logs)
+        books, caps = MemoryBooks(self.tables), MemoryCaps(self.tables)
+        return Stores(batches, files, uploads, self.blobs, self.logs, books, caps)
 
     async def close(self) -> None:
         return
@@ -139,6 +156,8 @@ class Disk:
             self._busy.watch(SqlUploads(self._database)),
             LocalBlobs(self._folder, self._workplace.temporary),
             LocalResultLogs(self._folder, self._troubles),
+            self._busy.watch(SqlBooks(self._database)),
+            self._busy.watch(SqlCaps(self._database)),
         )
 
     async def close(self) -> None:
@@ -170,6 +189,7 @@ class House:
         limits = dict(DEFAULTS)
         self.files = FileService(self.stores.files, self.stores.blobs, self.clock, self.entropy, limits)
         self.batches = BatchService(self.stores.batches, self.clock, self.entropy, limits, self)
+        self.usage = UsageService(self.stores.books, self.stores.caps, PRICES, self.clock)
 
     def batch_created(self) -> None:
         """Pass the nudge on to whoever works at the moment."""
@@ -203,6 +223,7 @@ class House:
             entropy=self.entropy,
             limits=dict(DEFAULTS),
             troubles=self.troubles,
+            usage=self.usage,
             stop_grace=STOP_GRACE,
             quotas=self.quotas,
         )
@@ -311,7 +332,7 @@ class House:
         """Check what must hold of every batch that was run and has ended; gives both files."""
         output, errors = await self.results(batch)
         asked = self._batch_files[batch.id]
-        unrun = [entry for entry in errors if entry["error"] and entry["error"]["code"].startswith("batch_")]
+        unrun = [entry for entry in errors if entry["error"] and entry["error"]["code"].startswith(("batch_", "bill"))]
 
         assert batch.ended
         assert Counter(asked) == Counter(entry["custom_id"] for entry in output + errors)

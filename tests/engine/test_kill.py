@@ -63,6 +63,33 @@ def test_a_service_with_its_results_in_an_object_store_ends_each_request_exactly
     assert list((tmp_path / "data" / "results").glob("*")) == []
 
 
+def test_the_books_of_a_service_killed_again_and_again_say_what_its_result_files_say(tmp_path: Path) -> None:
+    """Every result is counted once, also those whose progress note was lost."""
+    with ScriptedUpstream(models=("test-model",), script=answer(delay=0.02)) as upstream:
+        service = Service(tmp_path, upstreams=[upstream.url])
+        service.start()
+        content = chats(REQUESTS, OPENAI.endpoint)
+        batches = [_api(service).create(_api(service).upload(content)) for _ in range(2)]
+        for kill in range(1, KILLS + 1):
+            upstream.wait_for(kill * 2 * REQUESTS // (KILLS + 2), timeout=30)
+            service.kill()
+            service.start()
+        used: Counter[str] = Counter()
+        for batch_id in batches:
+            batch = _api(service).end(batch_id, timeout=60)
+            output, _ = _api(service).results(batch)
+            for line in output:
+                usage = line["response"]["body"]["usage"]
+                used.update(completed=1, input=usage["prompt_tokens"], output=usage["completion_tokens"])
+        report = _api(service).get("/usage").json()
+        service.stop()
+
+    assert report["request_counts"] == {"completed": used["completed"], "failed": 0}
+    assert report["usage"]["input_tokens"] == used["input"]
+    assert report["usage"]["output_tokens"] == used["output"]
+    assert used["completed"] == 2 * REQUESTS
+
+
 def _completed(service: Service, batch_id: str) -> int:
     return int(_api(service).batch(batch_id)["request_counts"]["completed"])
 

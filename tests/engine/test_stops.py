@@ -470,10 +470,10 @@ class TestLeases:
         quick.stores.batches.release = slow
         original, calls = quick.stores.batches.record_progress, count()
 
-        async def fail_once(batch, tally):
+        async def fail_once(batch, tally, *, now):
             if next(calls) == 0:
                 raise OSError
-            return await original(batch, tally)
+            return await original(batch, tally, now=now)
 
         quick.stores.batches.record_progress = fail_once
         batch = await quick.submit(20)

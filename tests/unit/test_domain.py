@@ -127,6 +127,7 @@ class TestBatch:
     def test_each_cause_of_a_stop_has_its_end(self) -> None:
         """After the others somebody goes on with the batch."""
         ends = {StopCause.DONE: S.COMPLETED, StopCause.CANCEL: S.CANCELLED, StopCause.EXPIRY: S.EXPIRED}
+        ends |= {StopCause.CAP: S.CANCELLED}
 
         assert {cause: terminal_status(cause) for cause in ends} == ends
         for cause in set(StopCause) - ends.keys():

@@ -18,6 +18,7 @@ from overnight.api.models import deployment_routes, model_routes
 from overnight.api.quotas import quota_routes
 from overnight.api.schemas import ErrorObject
 from overnight.api.uploads import upload_routes
+from overnight.api.usage import usage_routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -62,7 +63,7 @@ def make_app(
 
 def _mount(app: FastAPI, context: Context) -> None:
     prefix = context.prefix
-    makers = [file_routes, upload_routes, batch_routes]
+    makers = [file_routes, upload_routes, batch_routes, usage_routes]
     if prefix.documented:
         makers += [model_routes, quota_routes]
     if prefix.path == "/openai":

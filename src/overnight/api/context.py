@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from overnight.ports.troubles import Trouble
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
+    from overnight.services.estimates import EstimateService
     from overnight.services.files import FileService
     from overnight.services.gate import Gate
     from overnight.services.keys import KeyService
     from overnight.services.quotas import QuotaService
     from overnight.services.uploads import UploadService
+    from overnight.services.usage import UsageService
 
 
 RESOURCE = "overnight.resource"
@@ -41,6 +43,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     uploads: UploadService
     batches: BatchService
     keys: KeyService
+    usage: UsageService
+    estimates: EstimateService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]

@@ -6,15 +6,18 @@ from overnight.bootstrap.keys import read_keys, with_keys
 from overnight.bootstrap.quotas import with_quotas
 from overnight.bootstrap.server import ReadyInfo, serve
 from overnight.bootstrap.tokens import token_counters
+from overnight.bootstrap.usage import prices, with_usage
 
 __all__ = [
     "Check",
     "ReadyInfo",
     "StartupError",
     "diagnose",
+    "prices",
     "read_keys",
     "serve",
     "token_counters",
     "with_keys",
     "with_quotas",
+    "with_usage",
 ]

@@ -24,7 +24,9 @@ from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
 from overnight.bootstrap.quotas import open_quotas
 from overnight.bootstrap.storage import open_storage
+from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
+from overnight.bootstrap.usage import usage_service
 from overnight.config import Settings
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
@@ -34,6 +36,7 @@ from overnight.dispatch.router import Router
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
+from overnight.services.estimates import EstimateService
 from overnight.services.files import FileService
 from overnight.services.keys import Authenticator, KeyService
 from overnight.services.retention import Sweeper
@@ -81,6 +84,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             await batches.release_all(dead)
         limits = settings.limits_by_flavour()
         quotas = open_quotas(settings, database, blobs, offload, catalogue, stack)
+        usage = usage_service(settings, database, clock)
         attempts = Attempts(RetryPolicy(), clock, entropy)
         router = Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock)
         parts = Parts(
@@ -95,6 +99,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             entropy=entropy,
             limits=limits,
             troubles=troubles,
+            usage=usage,
             stop_grace=settings.stop_grace,
             quotas=quotas.parts,
         )
@@ -111,6 +116,8 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
             batches=BatchService(batches, clock, entropy, limits, dispatcher, quotas.gate),
             keys=key_service,
+            usage=usage,
+            estimates=EstimateService(file_service, blobs, offload, token_counters(settings), usage.prices),
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,

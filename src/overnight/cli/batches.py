@@ -233,9 +233,12 @@ def results_(session: Session, batch_id: str, output: Path | None) -> None:
 def errors(session: Session, batch_id: str, group: bool, output: Path | None) -> None:
     """Print the error file: one line for each request that failed or did not run."""
     batch = _ended(ids.batch(session.client, batch_id))
-    if batch.problems:
+    if batch.problems and not batch.error_file_id:
         session.console.rows(shapes.PROBLEMS, batch.problems)
-    elif not batch.error_file_id:
+        return
+    for each in batch.problems:
+        session.console.say(shapes.problem_text(each))
+    if not batch.error_file_id:
         session.console.say(f"{batch.id} has no error file: no request failed")
     elif group:
         lines = results.lines(session.client.files.content(batch.error_file_id))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 VALIDATION: Mapping[str, str] = {
+    "billing_hard_limit_reached": "A cap of your resource is used up. Wait for the next day or month or have it raised",
     "duplicate_custom_id": "Two lines share a custom_id. Give each request its own",
     "empty_file": "The file holds no request",
     "input_modified": "The input changed after the batch was created. Create a new one",
@@ -24,6 +25,7 @@ VALIDATION: Mapping[str, str] = {
 RESULTS: Mapping[str, str] = {
     "batch_cancelled": "The batch was cancelled before this request ran. Run it again in a new batch",
     "batch_expired": "The completion window closed before this request ran. Run it again in a new batch",
+    "billing_hard_limit_reached": "A cap of your resource was used up before this request ran. Run it again later",
     "content_filter": "The content filter of the deployment filtered the prompt; `innererror` says for what. Change it",
     "content_filter_unavailable": "The content filter gave no verdict, so there is no answer. Run it again later",
     "content_filter_unsupported": "The content filter cannot judge such a request; the message says why. Send text",

@@ -21,7 +21,8 @@ from overnight.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from overnight.client import File
-    from overnight.services.tokens import FileTokens
+    from overnight.domain.price import CostRange
+    from overnight.services.estimates import Estimate
     from overnight.services.validate import Report
 
 ID = "ID|@last|-"
@@ -186,21 +187,26 @@ def validate(session: Session, path: str, flavour: str) -> ExitCode:
     details="Works on this machine and without a server. The tokenizer of a model is the one that the settings name "
     "for its deployment, else the one that its name tells (those of OpenAI), else an estimate of a token for every "
     "4 bytes; the table says which. Texts of files over 16 MB are counted in part, and the total is within the "
-    "error that is shown in 95 of 100 cases.",
+    "error that is shown in 95 of 100 cases. Where the settings name a price for the deployment, the cost is shown, "
+    "from the prompts alone to the longest answers that the requests allow.",
 )
 @click.argument("path", metavar="PATH")
 @click.option("--tokenizer", metavar="NAME|PATH", help="For all models: auto, estimate, o200k, cl100k or a file")
 @pass_session
 def stats(session: Session, path: str, tokenizer: str | None) -> None:
     """Count the requests and prompt tokens of a file on this machine."""
-    found = _count(submit.existing(Path(path)), tokenizer)
+    estimate = _count(submit.existing(Path(path)), tokenizer)
+    found = estimate.tokens
     if session.options.json is not None:
-        _print_stats(session, found)
+        _print_stats(session, estimate)
     else:
         session.console.rows(shapes.TOKENS, found.models)
     largest = f", the largest in line {found.largest_line} ({human.size(found.largest_bytes)})"
     requests = human.plural(found.requests, "request") + (largest if found.requests else "")
     session.console.say(f"{requests}; {human.size(found.bytes)} in all")
+    for each in estimate.models:
+        if each.cost is not None:
+            session.console.say(f"cost of {each.tokens.model}: {_cost_text(each.cost, estimate.currency)}")
     if found.unreadable:
         unread = human.plural(found.unreadable, "line")
         session.console.say(f"{unread} not counted: no request; `overnight files validate {path}` says why")
@@ -236,8 +242,17 @@ def _check(path: Path, flavour: str) -> Report:
     return check_file(path, rules)
 
 
-def _count(path: Path, tokenizer: str | None) -> FileTokens:
+def _cost_text(cost: CostRange, currency: str) -> str:
+    from overnight.domain.price import money
+
+    if cost.most is None:
+        return f"from {money(cost.least)} {currency}; a request does not bound its answer, so there is no upper end"
+    return f"{money(cost.least)} to {money(cost.most)} {currency}, by the length of the answers"
+
+
+def _count(path: Path, tokenizer: str | None) -> Estimate:
     from overnight import bootstrap, config
+    from overnight.services.estimates import put_prices
     from overnight.services.tokens import count_file
 
     if tokenizer is not None:
@@ -245,13 +260,23 @@ def _count(path: Path, tokenizer: str | None) -> FileTokens:
             config.known_tokenizer(tokenizer)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="'--tokenizer'") from error
-    return count_file(path, bootstrap.token_counters(config.load({}).settings, tokenizer))
+    settings = config.load({}).settings
+    found = count_file(path, bootstrap.token_counters(settings, tokenizer))
+    return put_prices(found, bootstrap.prices(settings))
 
 
-def _print_stats(session: Session, found: FileTokens) -> None:
+def _print_stats(session: Session, estimate: Estimate) -> None:
     import msgspec
 
-    session.console.write(choose_fields(msgspec.json.encode(found), session.options.json or ()) + b"\n")
+    from overnight.domain.price import money
+
+    costs = {
+        each.tokens.model: {"least": money(each.cost.least), "most": each.cost.most and money(each.cost.most)}
+        for each in estimate.models
+        if each.cost is not None
+    }
+    shown = msgspec.structs.asdict(estimate.tokens) | {"currency": estimate.currency, "costs": costs}
+    session.console.write(choose_fields(msgspec.json.encode(shown), session.options.json or ()) + b"\n")
 
 
 def _print_json(session: Session, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""The options that name a data folder, for commands that work on it without a service."""
+"""Commands that work on a data folder itself."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-def _settings(data_dir: Path | None, config: Path | None) -> Settings:
-    from overnight.config import load
-
-    flags = {name: value for name, value in (("data_dir", data_dir), ("config", config)) if value is not None}
-    return load(flags).settings
-
-
 def data_folder(function: Callable[..., R]) -> Callable[..., R]:
     """Give a command the settings that say where the data folder is, as `settings`."""
 
@@ -29,6 +22,14 @@ def data_folder(function: Callable[..., R]) -> Callable[..., R]:
     @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings file (TOML)")
     @wraps(function)
     def command(*args: Any, data_dir: Path | None, config: Path | None, **kwargs: Any) -> R:  # noqa: ANN401 - handed on
-        return function(*args, settings=_settings(data_dir, config), **kwargs)
+        return function(*args, settings=settings_of(data_dir, config), **kwargs)
 
     return command
+
+
+def settings_of(data_dir: Path | None, config: Path | None) -> Settings:
+    """Load the settings with the flags that say where the data folder is."""
+    from overnight.config import load
+
+    flags = {name: value for name, value in (("data_dir", data_dir), ("config", config)) if value is not None}
+    return load(flags).settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from overnight.cli import human
+from overnight.cli import caps, human
 from overnight.cli.commands import Group
 from overnight.cli.console import Column, Shape
 from overnight.cli.folder import data_folder
@@ -186,7 +186,11 @@ async def _created(service: KeyService, name: str, offer: Offer | None) -> Liste
     details="A resource owns files and batches; nobody sees those of another.\n\n" + _WHERE,
 )
 def resources() -> None:
-    """Create and list the resources that keys open, and set their offers."""
+    """Create and list the resources that keys open, set their offers and cap them."""
+
+
+resources.add_command(caps.cap)
+resources.add_command(caps.list_caps)
 
 
 @resources.command(

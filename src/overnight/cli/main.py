@@ -24,8 +24,12 @@ COMMANDS = {
     "run": ("overnight.cli.run:run", "Run a file of requests as a batch and fetch the results"),
     "batches": ("overnight.cli.batches:batches", "Create, follow and cancel batches, and read their results"),
     "files": ("overnight.cli.files:files", "Upload, list, read, delete and validate files"),
+    "usage": ("overnight.cli.usage:usage", "Show what was used and what it cost, by day"),
     "keys": ("overnight.cli.keys:keys", "Create, list and revoke the API keys of a data folder"),
-    "resources": ("overnight.cli.keys:resources", "Create and list the resources that keys open, and set their offers"),
+    "resources": (
+        "overnight.cli.keys:resources",
+        "Create, list and cap the resources that keys open",
+    ),
     "quota": ("overnight.cli.quota:quota", "Show how many tokens may still be enqueued, and set quotas"),
     "config": ("overnight.cli.config:config", "Show the settings and where each comes from"),
     "api": ("overnight.cli.api:api", "Make any call of the API, with base URL and key filled in"),
@@ -34,7 +38,7 @@ COMMANDS = {
 }
 PANELS = {
     "Start": ("demo", "serve", "doctor"),
-    "Work": ("run", "batches", "files"),
+    "Work": ("run", "batches", "files", "usage"),
     "Keys and quotas": ("keys", "resources", "quota"),
     "More": ("config", "api", "completion", "help"),
 }

@@ -19,6 +19,7 @@ from overnight.client.models import (
     Batch,
     BatchErrors,
     BatchProblem,
+    CapState,
     Deleted,
     File,
     Model,
@@ -26,6 +27,8 @@ from overnight.client.models import (
     Readiness,
     RequestCounts,
     Usage,
+    UsageDay,
+    UsageReport,
     Waiting,
 )
 from overnight.client.transport import Exchange, Patience
@@ -36,6 +39,7 @@ __all__ = [
     "BatchErrors",
     "BatchProblem",
     "BatchesApi",
+    "CapState",
     "Client",
     "ClientError",
     "Deleted",
@@ -55,5 +59,7 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "Usage",
+    "UsageDay",
+    "UsageReport",
     "Waiting",
 ]

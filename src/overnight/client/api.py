@@ -16,7 +16,18 @@ import msgspec
 from pyreqwest.multipart import FormBuilder, PartBuilder
 
 from overnight.client.errors import ApiError, UnexpectedAnswer
-from overnight.client.models import Batch, Deleted, File, Model, Page, Quota, Readiness, Resource, decode
+from overnight.client.models import (
+    Batch,
+    Deleted,
+    File,
+    Model,
+    Page,
+    Quota,
+    Readiness,
+    Resource,
+    UsageReport,
+    decode,
+)
 from overnight.client.transport import CHUNK, Call, Exchange, Patience, Transport
 
 R = TypeVar("R", bound=Resource)
@@ -95,6 +106,16 @@ class Client:
             return msgspec.json.decode(said, type=Readiness)
         except msgspec.MsgspecError:
             return None
+
+    def usage(self, *, first: str | None = None, last: str | None = None, deployment: str | None = None) -> UsageReport:
+        """What the caller's resource used; days are YYYY-MM-DD (UTC)."""
+        given = {"from": first, "to": last, "deployment": deployment}
+        query: dict[str, str | int] = {name: value for name, value in given.items() if value is not None}
+        raw = self._transport.fetch(Call(method="GET", path="usage", query=query))
+        try:
+            return msgspec.structs.replace(msgspec.json.decode(raw, type=UsageReport), raw=raw)
+        except msgspec.MsgspecError as error:
+            raise UnexpectedAnswer(self.url, _lowered(error)) from error
 
     def raw(self, method: str, path: str, body: bytes | None = None) -> Iterator[bytes]:
         """Any call of the same server; the pieces of a 2xx answer, whatever it is."""

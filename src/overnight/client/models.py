@@ -69,6 +69,66 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     total_tokens: int = 0
 
 
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that ended."""
+
+    completed: int = 0
+    failed: int = 0
+
+
+class CachedTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of the input tokens."""
+
+    cached_tokens: int = 0
+
+
+class ReasoningTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of the output tokens."""
+
+    reasoning_tokens: int = 0
+
+
+class DetailedUsage(Usage, frozen=True, kw_only=True):
+    """Tokens with the parts that are told apart."""
+
+    input_tokens_details: CachedTokens = CachedTokens()
+    output_tokens_details: ReasoningTokens = ReasoningTokens()
+
+
+class UsageDay(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used of one deployment on one day (UTC); `cost` is a decimal number."""
+
+    day: str
+    deployment: str = ""
+    request_counts: Counts = Counts()
+    usage: DetailedUsage = DetailedUsage()
+    cost: str | None = None
+
+
+class CapState(msgspec.Struct, frozen=True, kw_only=True):
+    """A cap, and how much of it is used."""
+
+    period: str
+    measure: str
+    limit: str
+    used: str
+    reached: bool
+
+
+class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used in a range of days, both ends included."""
+
+    first_day: str
+    last_day: str
+    currency: str = ""
+    request_counts: Counts = Counts()
+    usage: DetailedUsage = DetailedUsage()
+    cost: str | None = None
+    data: list[UsageDay] = []
+    caps: list[CapState] = []
+    raw: bytes = msgspec.field(default=b"", name="(raw)")
+
+
 class Batch(Resource, frozen=True, kw_only=True):
     """One batch."""
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from overnight.dispatch.capping import stop_at_cap
 from overnight.dispatch.filtering import open_run
 from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import LeaseLost, NotYet
+from overnight.domain.accounting import tally_of
 from overnight.domain.batch import BatchStatus, StopCause
 from overnight.domain.errors import Unavailable
 from overnight.domain.index import Index
@@ -47,6 +49,7 @@ async def execute(owned: Owned) -> None:
                 run.start(results)
                 if owned.cause is not None:
                     run.stop(owned.cause)
+                await _begin(owned, run)
                 await _work(owned, run)
                 await _first(results.flush(), owned.left.wait())
         finally:
@@ -56,6 +59,13 @@ async def execute(owned: Owned) -> None:
     if run.trouble is not None:
         raise run.trouble
     await _conclude(owned, run)
+
+
+async def _begin(owned: Owned, run: Run) -> None:
+    """Note what an owner before us recorded and did not note any more: a cap counts it before anything is started."""
+    if run.tally != tally_of(owned.batch):
+        await _show(owned, run)
+    await stop_at_cap(owned, run)
 
 
 async def _deployment(owned: Owned) -> Deployment | None:
@@ -130,11 +140,12 @@ async def _show_progress(owned: Owned, run: Run) -> None:
         if run.tally != shown:
             shown = run.tally
             await _show(owned, run)
+        await stop_at_cap(owned, run)
 
 
 async def _show(owned: Owned, run: Run) -> None:
     try:
-        recorded = await owned.parts.batches.record_progress(owned.batch, run.tally)
+        recorded = await owned.parts.batches.record_progress(owned.batch, run.tally, now=owned.parts.clock.now())
     except Unavailable as error:
         # What is done stands in the log: the next note, or the last one, tells it as well.
         log.warning("progress.not_noted", batch_id=owned.batch.id, problem=error.message)

@@ -10,11 +10,19 @@ from overnight.domain.batch import Batch, BatchStatus, StopCause, terminal_statu
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import output_file_id
-from overnight.domain.result import BATCH_CANCELLED, BATCH_EXPIRED
+from overnight.domain.result import BATCH_CANCELLED, BATCH_EXPIRED, BILLING_HARD_LIMIT
 from overnight.services.finalize import Merge, Merged, merge
 
 if TYPE_CHECKING:
     from overnight.dispatch.owned import Owned
+
+
+# The code and message of the requests that a stop has kept from running.
+_UNRUN = {
+    StopCause.CANCEL: BATCH_CANCELLED,
+    StopCause.EXPIRY: BATCH_EXPIRED,
+    StopCause.CAP: BILLING_HARD_LIMIT,
+}
 
 
 async def finish(owned: Owned) -> None:
@@ -47,13 +55,17 @@ async def finish(owned: Owned) -> None:
 
 def _why(batch: Batch, merged: Merged) -> StopCause:
     if batch.status is BatchStatus.CANCELLING:
-        return StopCause.CANCEL
+        return _who_cancelled(batch)
     return StopCause.EXPIRY if merged.unrun else StopCause.DONE
+
+
+def _who_cancelled(batch: Batch) -> StopCause:
+    return StopCause.CAP if batch.capped else StopCause.CANCEL
 
 
 async def _merge(owned: Owned) -> Merged:
     parts, batch = owned.parts, owned.batch
-    cancelled = batch.status is BatchStatus.CANCELLING
+    cause = _who_cancelled(batch) if batch.status is BatchStatus.CANCELLING else StopCause.EXPIRY
     async with (
         parts.blobs.local(str(batch.input_blob)) as source,
         parts.blobs.local(index_key(batch)) as index,
@@ -66,7 +78,7 @@ async def _merge(owned: Owned) -> Merged:
                 input_path=str(source),
                 index_path=str(index),
                 segments=segments,
-                unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
+                unrun=_UNRUN[cause],
             )
             merged = await parts.offload.run(merge, job, output, errors)
         reached("error_file.placed")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from overnight.ports.troubles import Troubles
     from overnight.ports.upstream import Deployments
     from overnight.services.quotas import Inputs, QuotaService
+    from overnight.services.usage import UsageService
 
 log = structlog.get_logger()
 
@@ -71,6 +72,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     entropy: Entropy
     limits: Mapping[Flavour, Limits]
     troubles: Troubles
+    usage: UsageService
     stop_grace: float = 30.0
     quotas: QuotaParts | None = None
 

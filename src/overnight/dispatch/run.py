@@ -86,6 +86,11 @@ class Run:
         """How many requests have no durable result."""
         return self._total - self._completed - self._failed
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there are requests to start, now or later; those that are in flight may still become such."""
+        return bool(self._retries) or self._find_next() >= 0
+
     def on_durable(self, recorded: Tally) -> None:
         """Count results that have just become durable."""
         self._completed += recorded.completed

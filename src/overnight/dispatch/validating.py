@@ -27,6 +27,10 @@ async def validate(owned: Owned) -> None:
     if batch.overdue(parts.clock.now()):
         await owned.save(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
         return
+    capped = await parts.usage.why_stopped(batch.resource)
+    if capped is not None:
+        await _fail(owned, (capped,))
+        return
     # A file that expired while its batch waited is still there: its bytes stay as long as the batch is active.
     file = await parts.files.get(batch.resource, batch.input_file_id, now=batch.created_at)
     problem = _unusable(file, batch.input_file_id)

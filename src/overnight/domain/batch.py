@@ -9,6 +9,7 @@ import msgspec
 
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId
+from overnight.domain.result import BILLING_HARD_LIMIT
 from overnight.domain.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
@@ -137,6 +138,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, status=status, **stamped)
 
     @property
+    def moved_at(self) -> int:
+        """When the batch got its status."""
+        moment: int | None = getattr(self, _TIMESTAMP.get(self.status, "created_at"))
+        return self.created_at if moment is None else moment
+
+    @property
+    def capped(self) -> bool:
+        """Whether a cap of the resource stopped the batch, and not its owner."""
+        return any(problem.code == BILLING_HARD_LIMIT[0] for problem in self.errors)
+
+    @property
     def ended(self) -> bool:
         """Whether nothing can happen to the batch any more."""
         return self.status in TERMINAL
@@ -165,6 +177,7 @@ class StopCause(StrEnum):
     SHUTDOWN = "shutdown"
     LEASE_LOST = "lease_lost"
     TROUBLE = "trouble"
+    CAP = "cap"
 
 
 # Another worker, or this one after a restart, goes on with the batch.
@@ -177,4 +190,5 @@ def terminal_status(cause: StopCause) -> BatchStatus:
         StopCause.DONE: BatchStatus.COMPLETED,
         StopCause.CANCEL: BatchStatus.CANCELLED,
         StopCause.EXPIRY: BatchStatus.EXPIRED,
+        StopCause.CAP: BatchStatus.CANCELLED,
     }[cause]

@@ -33,6 +33,10 @@ RETRY_SECONDS = 60
 
 CREATION_SECONDS = 3_600
 """The time over which created batches are counted."""
+USAGE_DAYS = 366
+"""The most days that one report of usage covers."""
+USAGE_ROWS = 10_000
+"""The most entries, one for each day and deployment, that one report of usage holds."""
 
 PROBLEMS_KEPT = 100
 """How many problems of an input file are kept; the true total stands in a message."""

@@ -93,7 +93,7 @@ def _prompt(body: _Body, endpoint: str) -> Prompt:
         known_tokens=reader.known,
         images=reader.images,
         guessed=reader.guessed,
-        output_bound=_bound(body),
+        output_bound=0 if endpoint.endswith("/embeddings") else _bound(body),
     )
 
 

@@ -148,4 +148,8 @@ def error_body(message: str, *, kind: str, code: str | None) -> bytes:
 
 BATCH_EXPIRED = ("batch_expired", "This request could not be executed before the completion window expired.")
 BATCH_CANCELLED = ("batch_cancelled", "This request was not executed because the batch was cancelled before it ran.")
+BILLING_HARD_LIMIT = (
+    "billing_hard_limit_reached",
+    "This request was not executed because a cap of its resource was reached before it ran.",
+)
 REQUEST_TIMEOUT = ("request_timeout", "The model did not answer this request in time.")

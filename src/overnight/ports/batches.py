@@ -71,6 +71,8 @@ class Batches(Protocol):
         """Write the fields in which ``new`` differs, and the ``files`` with them, in one transaction.
 
         Nothing is written, and ``False`` returned, unless the stored batch has the status and epoch of ``expected``.
+        The books (``ports/usage.py``) are raised by what the counts and the usage have grown, on the day on which the
+        batch got the status of ``new``.
         """
 
     async def admit(self, new: Batch, *, expected: Batch, limit: int, in_turn: bool) -> Admission:
@@ -92,8 +94,12 @@ class Batches(Protocol):
     async def repeated(self, batch: Batch, *, since: int) -> Batch | None:
         """Give the stored batch that ``add_once`` would give instead of this new one, if there is one."""
 
-    async def record_progress(self, batch: Batch, tally: Tally) -> bool:
-        """Set the counts and the usage of a batch; ``False`` if its epoch is not the one of ``batch`` any more."""
+    async def record_progress(self, batch: Batch, tally: Tally, *, now: float) -> bool:
+        """Set the counts and the usage of a batch; ``False`` if its epoch is not the one of ``batch`` any more.
+
+        The books (``ports/usage.py``) are raised by what these have grown, on the day of ``now`` (unix seconds), in the
+        same transaction: over all days they add up to what the batches count.
+        """
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
         """Take up to ``limit`` active batches that nobody holds at ``now``, oldest first, each with its epoch raised.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from overnight.domain.batch import TERMINAL, TRANSITIONS, BatchStatus
-from overnight.domain.result import BATCH_CANCELLED, BATCH_EXPIRED
+from overnight.domain.result import BATCH_CANCELLED, BATCH_EXPIRED, BILLING_HARD_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 SETTLE = 1.0
 """Seconds within which an answer is durable: the commit interval and the sync of the disk, on a busy machine."""
 
-_NOT_EXECUTED = {BATCH_CANCELLED[0]: BatchStatus.CANCELLED, BATCH_EXPIRED[0]: BatchStatus.EXPIRED}
+_NOT_EXECUTED = {
+    BATCH_CANCELLED[0]: BatchStatus.CANCELLED,
+    BILLING_HARD_LIMIT[0]: BatchStatus.CANCELLED,
+    BATCH_EXPIRED[0]: BatchStatus.EXPIRED,
+}
 
 Json = dict[str, Any]
 

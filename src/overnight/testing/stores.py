@@ -5,15 +5,17 @@ from __future__ import annotations
 import operator
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from overnight.domain import quota
+from overnight.domain.accounting import Days, UsageDay, UsageTotal, account_of, day_of, difference, tally_of
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.file import File, Purpose
 from overnight.domain.ids import ADMIN_RESOURCE
 from overnight.domain.key import Key as ApiKey
+from overnight.domain.result import Tally
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Admission, Page, Verdict
 from overnight.ports.bounds import Bound, BoundReached
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from overnight.domain.cap import Cap, Measure, Period
     from overnight.domain.ids import BatchId, FileId, KeyId, PartId, ResourceId, UploadId, WorkerId
     from overnight.domain.key import Resource
     from overnight.domain.listing import BatchQuery, Condition
-    from overnight.domain.result import Tally
     from overnight.ports.files import PartRoom
 
 Key = TypeVar("Key", bound=str)
@@ -47,6 +49,15 @@ class Tables:
         self.parts: dict[PartId, Part] = {}
         self.resources: dict[ResourceId, Resource] = {}
         self.keys: dict[KeyId, ApiKey] = {}
+        self.usage: dict[tuple[ResourceId, str, str], Tally] = {}
+        self.caps: dict[tuple[ResourceId, Period, Measure], Cap] = {}
+
+    def book(self, before: Batch, after: Batch, now: float) -> None:
+        """Raise the books by what a batch counts more than before."""
+        more = difference(tally_of(after), tally_of(before))
+        if more != Tally():
+            key = (before.resource, day_of(now), account_of(before))
+            self.usage[key] = _sum(self.usage.get(key, Tally()), more)
 
     def read_by_active_batch(self, file_id: FileId) -> bool:
         """Say whether a batch that has not ended has this input."""
@@ -106,7 +117,9 @@ class MemoryBatches:
         for file in files:
             _insert(added, file.id, file)
         self._tables.files.update(added)
-        self._tables.batches[new.id] = msgspec.structs.replace(stored, **changes)
+        after = msgspec.structs.replace(stored, **changes)
+        self._tables.batches[new.id] = after
+        self._tables.book(stored, after, new.moved_at)
         return True
 
     async def admit(self, new: Batch, *, expected: Batch, limit: int, in_turn: bool) -> Admission:
@@ -131,12 +144,13 @@ class MemoryBatches:
         newest = reversed(self._tables.batches.values())
         return next((each for each in newest if _repeats(batch, each) and each.created_at >= since), None)
 
-    async def record_progress(self, batch: Batch, tally: Tally) -> bool:
+    async def record_progress(self, batch: Batch, tally: Tally, *, now: float) -> bool:
         stored = self._current(batch)
         if stored is None:
             return False
         counted = msgspec.structs.replace(stored, completed=tally.completed, failed=tally.failed, usage=tally.usage)
         self._tables.batches[batch.id] = counted
+        self._tables.book(stored, counted, now)
         return True
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
@@ -368,6 +382,57 @@ class MemoryKeys:
                 self._tables.keys[key_id] = used
 
 
+class MemoryBooks:
+    """Keeps the promises of ``ports/usage.py``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def days(
+        self, resource: ResourceId, days: Days, *, deployment: str | None = None, limit: int
+    ) -> Sequence[UsageDay]:
+        found = self._within(days, resource, deployment)
+        return [UsageDay(**entry) for entry in sorted(found, key=lambda each: (each["day"], each["deployment"]))][
+            :limit
+        ]
+
+    async def totals(
+        self, days: Days, *, resource: ResourceId | None = None, deployment: str | None = None
+    ) -> Sequence[UsageTotal]:
+        sums: dict[tuple[ResourceId, str], Tally] = {}
+        for entry in self._within(days, resource, deployment):
+            key = entry["resource"], entry["deployment"]
+            tally = Tally(completed=entry["completed"], failed=entry["failed"], usage=entry["usage"])
+            sums[key] = _sum(sums.get(key, Tally()), tally)
+        return [
+            UsageTotal(resource=owner, deployment=name, **msgspec.structs.asdict(tally))
+            for (owner, name), tally in sorted(sums.items())
+        ]
+
+    def _within(self, days: Days, resource: ResourceId | None, deployment: str | None) -> list[dict[str, Any]]:
+        return [
+            {"resource": owner, "day": day, "deployment": name, **msgspec.structs.asdict(tally)}
+            for (owner, day, name), tally in self._tables.usage.items()
+            if days.first <= day <= days.last and resource in {None, owner} and deployment in {None, name}
+        ]
+
+
+class MemoryCaps:
+    """Keeps the promises of ``ports/usage.py``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def all(self, resource: ResourceId | None = None) -> Sequence[Cap]:
+        return [cap for key, cap in sorted(self._tables.caps.items()) if resource in {None, key[0]}]
+
+    async def put(self, cap: Cap) -> None:
+        self._tables.caps[cap.resource, cap.period, cap.measure] = cap
+
+    async def remove(self, resource: ResourceId, period: Period, measure: Measure) -> bool:
+        return self._tables.caps.pop((resource, period, measure), None) is not None
+
+
 class MemoryBlobs:
     """Keeps the promises of ``ports/blobs.py``; ``scratch`` is a folder for the paths that are lent."""
 
@@ -449,6 +514,14 @@ def _insert(table: dict[Key, Stored], key: Key, record: Stored) -> None:
         message = f"{key} is there already"
         raise ValueError(message)
     table[key] = record
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    return Tally(
+        completed=one.completed + other.completed,
+        failed=one.failed + other.failed,
+        usage=one.usage + other.usage,
+    )
 
 
 def _repeats(batch: Batch, stored: Batch) -> bool:

@@ -11,7 +11,9 @@ from overnight.adapters.sql.database import Lookup
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
 from overnight.adapters.sql.tables import files as files_table
+from overnight.adapters.sql.usage import book, held
 from overnight.crash_points import reached
+from overnight.domain.accounting import tally_after, tally_of
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.result import Tally
 from overnight.ports.batches import Admission, Page, Verdict
@@ -78,11 +80,15 @@ class SqlBatches:
         return Page([to_record(Batch, row) for row in rows[: query.limit]], len(rows) > query.limit)
 
     async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
-        statement = update(batches).where(*_is(expected), batches.c.status == expected.status)
+        known = (*_is(expected), batches.c.status == expected.status)
+        statement = update(batches).where(*known)
         async with self._database.transaction() as connection:
+            stored = await held(connection, *known) if tally_of(new) != tally_of(expected) else None
             written = await connection.execute(statement.values(changes(new, expected)))
             if written.rowcount != 1:
                 return False
+            if stored is not None:
+                await book(connection, stored, tally_after(stored, new, expected), new.moved_at)
             for file in files:
                 await connection.execute(insert(files_table).values(to_row(file)))
         reached(f"batch.{new.status}")
@@ -117,12 +123,14 @@ class SqlBatches:
         row = await self._database.row(_repeat_of(batch, since))
         return None if row is None else to_record(Batch, row)
 
-    async def record_progress(self, batch: Batch, tally: Tally) -> bool:
-        values = to_row(tally)
+    async def record_progress(self, batch: Batch, tally: Tally, *, now: float) -> bool:
         async with self._database.transaction() as connection:
-            written = await connection.execute(update(batches).where(*_is(batch)).values(values))
+            stored = await held(connection, *_is(batch))
+            if stored is not None:
+                await connection.execute(update(batches).where(*_is(batch)).values(to_row(tally)))
+                await book(connection, stored, tally, now)
         reached("batch.progress_recorded")
-        return written.rowcount == 1
+        return stored is not None
 
     async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
         left = batches.c.worker.is_(None) & (

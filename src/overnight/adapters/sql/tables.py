@@ -136,3 +136,26 @@ keys = Table(
     Column("last_used_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("resource", String(80), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("deployment", String(255), primary_key=True),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+)
+
+caps = Table(
+    "caps",
+    metadata,
+    Column("resource", String(80), primary_key=True),
+    Column("period", String(10), primary_key=True),
+    Column("measure", String(10), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+)

@@ -58,10 +58,10 @@ async def a_claim_raises_the_epoch_and_shuts_out_the_last_owner(batches: Batches
     expect([], list(await batches.claim(_BOB, now=_NOW + 9, until=_NOW + 19, limit=5)))
     [second] = await batches.claim(_BOB, now=_NOW + 11, until=_NOW + 21, limit=5)
     expect(first.epoch + 1, second.epoch)
-    expect(False, await batches.record_progress(first, Tally(completed=1)))
+    expect(False, await batches.record_progress(first, Tally(completed=1), now=_NOW))
     expect(False, await batches.save(first.to(BatchStatus.FAILED, _NOW), expected=first))
     expect(None, await batches.renew(first, _ANN, until=_NOW + 30))
-    expect(True, await batches.record_progress(second, Tally(completed=2)))
+    expect(True, await batches.record_progress(second, Tally(completed=2), now=_NOW))
 
 
 async def no_two_workers_are_given_one_epoch(batches: Batches) -> None:
@@ -120,7 +120,7 @@ async def no_more_are_let_in_than_fit(batches: Batches) -> None:
     admitted = [new for new, each in zip(running, found, strict=True) if each.verdict is Verdict.ADMITTED]
     expect(2, len(admitted))
     expect({"chat": 80}, dict(await batches.enqueued(_MINE, ["chat"])))
-    await batches.record_progress(admitted[0], Tally(completed=1))
+    await batches.record_progress(admitted[0], Tally(completed=1), now=_NOW)
     expect({"chat": 67}, dict(await batches.enqueued(_MINE, ["chat"])))
     expect({"chat": 0}, dict(await batches.enqueued(_OTHERS, ["chat"])))
 

@@ -227,7 +227,7 @@ class TestCrowds:
 
     async def test_hundreds_of_open_replies_are_no_crowd(self, listening: Listening, until: Until) -> None:
         """Streams of events wait for a long time."""
-        async with listening(head_seconds=0.2, body_seconds=0.2, read_seconds=0.2) as house:
+        async with listening(body_seconds=0.2, read_seconds=0.2) as house:
             lines = [await house.call() for _ in range(200)]
             for line in lines:
                 await line.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")

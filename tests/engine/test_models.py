@@ -22,7 +22,8 @@ from tests.engine.house import URL
 
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
-from overnight.dispatch.run import Attempt, Run
+from overnight.dispatch.run import Run
+from overnight.dispatch.work import Attempt
 from overnight.domain.batch import TRANSITIONS, Batch, BatchStatus, Expiry, InvalidTransition, StopCause
 from overnight.domain.deployment import Deployment
 from overnight.domain.flavour import Flavour

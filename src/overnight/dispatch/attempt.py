@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.dispatch.run import Attempt
+from overnight.dispatch.work import Attempt
 from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy, succeeded
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.dispatch.run import Attempt, Run
+from overnight.dispatch.run import Run
+from overnight.dispatch.work import Attempt
 from overnight.domain.batch import Batch, StopCause
 from overnight.domain.content_filter import (
     SAFE,

@@ -12,8 +12,7 @@ import structlog
 from overnight.dispatch.breaker import Breaker
 from overnight.dispatch.limiter import Limiter
 from overnight.dispatch.rate import Rate
-from overnight.dispatch.run import Attempt
-from overnight.dispatch.work import Work
+from overnight.dispatch.work import Attempt, Work
 from overnight.domain.request import Request, estimate_tokens
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Outcome, Trouble, overloaded, trouble_of

@@ -7,9 +7,8 @@ import heapq
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from overnight.dispatch.source import Source
+from overnight.dispatch.work import Attempt
 from overnight.domain.batch import LEAVING, Batch, StopCause
 from overnight.domain.ids import request_id_prefix
 from overnight.domain.outcome import examine, to_result
@@ -24,14 +23,6 @@ if TYPE_CHECKING:
     from overnight.domain.index import Index
     from overnight.domain.retry import Outcome, RetryPolicy
     from overnight.ports.results import ResultLog
-
-
-class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One try of a request: ``number`` counts from 1, ``last_status`` is what the try before brought."""
-
-    line: int
-    number: int = 1
-    last_status: int | None = None
 
 
 class Run:

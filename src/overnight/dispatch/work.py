@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from overnight.dispatch.run import Attempt
     from overnight.domain.batch import Batch
     from overnight.domain.request import Request
     from overnight.domain.retry import Outcome, RetryPolicy
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One try of a request: ``number`` counts from 1, ``last_status`` is what the try before brought."""
+
+    line: int
+    number: int = 1
+    last_status: int | None = None
 
 
 class Work(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.cli.conftest import Cli, Outcome
-from tests.cli.test_transcripts import MODEL, Write, request
+from tests.cli.conftest import MODEL, Cli, Outcome, request
+from tests.cli.test_transcripts import Write
 
 FOLDER = ("--data-dir", "data")
 PRICE = f'currency = "EUR"\n[[deployments]]\nname = "{MODEL}"\ntokenizer = "cl100k"\nprice = '

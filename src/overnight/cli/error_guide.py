@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 VALIDATION: Mapping[str, str] = {
-    "billing_hard_limit_reached": "A cap of your resource is used up. Wait for the next day or month or have it raised",
+    "billing_hard_limit_reached": "A cap of your resource is used up. Wait for the next day or month, or ask for more",
     "duplicate_custom_id": "Two lines share a custom_id. Give each request its own",
     "empty_file": "The file holds no request",
     "input_modified": "The input changed after the batch was created. Create a new one",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import Insert, insert
 
 from overnight.adapters.sql.rows import to_record, to_row
 from overnight.adapters.sql.tables import batches, caps, usage_days
@@ -30,15 +30,23 @@ _COUNTS = ("completed", "failed", "input_tokens", "cached_tokens", "output_token
 _KEY = ("resource", "day", "deployment")
 
 
+def _raising() -> Insert:
+    adding = insert(usage_days)
+    raised = {name: usage_days.c[name] + adding.excluded[name] for name in _COUNTS}
+    return adding.on_conflict_do_update(index_elements=_KEY, set_=raised)
+
+
+_RAISE = _raising()
+
+
 async def held(connection: AsyncConnection, *where: ColumnElement[bool]) -> Batch | None:
     """Give a batch as it stays until the transaction ends; ``None`` if there is none of this kind.
 
-    A write comes first, though it changes nothing: only it takes the lock, and what is read before may be old.
+    It is read by a write that changes nothing: only that takes the lock, and what is read before may be old.
     """
-    if (await connection.execute(update(batches).where(*where).values(epoch=batches.c.epoch))).rowcount != 1:
-        return None
-    row = (await connection.execute(select(batches).where(*where))).mappings().one()
-    return to_record(Batch, dict(row))
+    holding = update(batches).where(*where).values(epoch=batches.c.epoch).returning(batches)
+    row = (await connection.execute(holding)).mappings().first()
+    return None if row is None else to_record(Batch, dict(row))
 
 
 async def book(connection: AsyncConnection, stored: Batch, tally: Tally, now: float) -> None:
@@ -48,9 +56,7 @@ async def book(connection: AsyncConnection, stored: Batch, tally: Tally, now: fl
         return
     entry = {"completed": more.completed, "failed": more.failed, **structs.asdict(more.usage)}
     key = {"resource": stored.resource, "day": day_of(now), "deployment": account_of(stored)}
-    adding = insert(usage_days).values(**key, **entry)
-    raised = {name: usage_days.c[name] + adding.excluded[name] for name in _COUNTS}
-    await connection.execute(adding.on_conflict_do_update(index_elements=_KEY, set_=raised))
+    await connection.execute(_RAISE, {**key, **entry})
 
 
 class SqlBooks:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from overnight.domain.addresses import Policy, parse_policy
 from overnight.domain.batch import Expiry
 from overnight.domain.deployment import Capacity
 from overnight.domain.flavour import Flavour
@@ -185,6 +186,27 @@ class LimitSettings(BaseModel):
         return Limits(**{name: getattr(defaults, name) for name in defaults.__struct_fields__} | given)
 
 
+class WebhookSettings(BaseModel):
+    """Where webhooks may be sent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow: tuple[str, ...] = Field(
+        default=(),
+        description="Networks such as 10.1.0.0/16, and hosts, that may be reached although they are not public.",
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _readable(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        parse_policy(allow)
+        return allow
+
+    def policy(self) -> Policy:
+        """Give the rule that addresses are put to."""
+        return parse_policy(self.allow)
+
+
 class Settings(BaseSettings):
     """All settings of the service."""
 
@@ -215,6 +237,7 @@ class Settings(BaseSettings):
     )
     shutdown_grace: float = Field(default=10.0, ge=0, le=_DAY, description="Seconds for running requests at shutdown.")
     limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
+    webhooks: WebhookSettings = Field(default=WebhookSettings(), description="Where webhooks may be sent.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
 

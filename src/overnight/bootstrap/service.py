@@ -12,6 +12,7 @@ import msgspec
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.sql.keys import SqlKeys
+from overnight.adapters.sql.webhooks import SqlWebhooks
 from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses
 from overnight.adapters.upstreams.catalogue import Catalogue
 from overnight.adapters.upstreams.embedded import EmbeddedServer
@@ -21,12 +22,14 @@ from overnight.api.context import Services
 from overnight.api.middleware import Entrance
 from overnight.bootstrap.storage import open_storage
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
+from overnight.bootstrap.webhooks import open_webhooks
 from overnight.config import Settings
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
 from overnight.dispatch.owned import Parts
 from overnight.dispatch.pool import Pool
 from overnight.dispatch.router import Router
+from overnight.dispatch.webhooks import WebhookDispatcher
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
@@ -51,6 +54,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     catalogue: Catalogue
     callers: Authenticator
+    webhooks: WebhookDispatcher
     embedded: EmbeddedServer | None
 
 
@@ -94,10 +98,12 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
         dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
         file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
+        webhook_service, webhook_dispatcher = open_webhooks(settings, SqlWebhooks(database), clock, entropy, stack)
         services = Services(
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
             batches=BatchService(batches, clock, entropy, limits, dispatcher),
+            webhooks=webhook_service,
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,
@@ -110,5 +116,6 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             dispatcher=dispatcher,
             catalogue=catalogue,
             callers=callers,
+            webhooks=webhook_dispatcher,
             embedded=embedded,
         )

@@ -14,6 +14,7 @@ from overnight.domain.file import File, Purpose
 from overnight.domain.key import Key as ApiKey
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Page
+from overnight.testing.webhooks import WebhookTables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Tables:
         self.parts: dict[PartId, Part] = {}
         self.resources: dict[ResourceId, Resource] = {}
         self.keys: dict[KeyId, ApiKey] = {}
+        self.webhooks = WebhookTables()
 
     def read_by_active_batch(self, file_id: FileId) -> bool:
         """Say whether a batch that has not ended has this input."""
@@ -90,6 +92,7 @@ class MemoryBatches:
             _insert(added, file.id, file)
         self._tables.files.update(added)
         self._tables.batches[new.id] = msgspec.structs.replace(stored, **changes)
+        self._tables.webhooks.announce(new)
         return True
 
     async def record_progress(self, batch: Batch, tally: Tally) -> bool:

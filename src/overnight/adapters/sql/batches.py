@@ -11,6 +11,7 @@ from overnight.adapters.sql.database import Lookup
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
 from overnight.adapters.sql.tables import files as files_table
+from overnight.adapters.sql.webhooks import announce
 from overnight.crash_points import reached
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.result import Tally
@@ -81,6 +82,7 @@ class SqlBatches:
                 return False
             for file in files:
                 await connection.execute(insert(files_table).values(to_row(file)))
+            await announce(connection, new)
         reached(f"batch.{new.status}")
         return True
 

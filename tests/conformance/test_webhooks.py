@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests.support.api import AZURE_V1, OPENAI, Api, chats
+from tests.support.api import OPENAI, Api, chats
 from tests.support.http import Http
 from tests.support.receiver import Got, Receiver, status
 from tests.support.service import Service, eventually
@@ -122,7 +122,7 @@ def test_the_sdk_manages_endpoints(client: openai.OpenAI, receiver: Receiver):
     more = [create(client, receiver) for _ in range(3)]
     listed = list(client.webhooks.list(limit=2))
     assert [each.id for each in listed] == [each.id for each in reversed([created, *more])]
-    assert ALL == client.webhooks.event_types.list().data
+    assert client.webhooks.event_types.list().data == ALL
 
     deleted = client.webhooks.delete(created.id)
     assert (deleted.id, deleted.deleted, deleted.object) == (created.id, True, "webhook_endpoint.deleted")

@@ -7,7 +7,7 @@ import pytest
 from overnight.domain.addresses import Policy, literal, parse_policy, parse_url
 
 REFUSED = [
-    ("0.0.0.0", "unspecified"),
+    ("0.0.0.0", "unspecified"),  # noqa: S104 - refused, not bound to
     ("0.1.2.3", "unspecified"),
     ("10.0.0.1", "private"),
     ("10.255.255.255", "private"),
@@ -102,8 +102,8 @@ NOTATIONS = [
     ("2852039166", "169.254.169.254"),
     ("0xa9fea9fe", "169.254.169.254"),
     ("0251.0376.0251.0376", "169.254.169.254"),
-    ("0", "0.0.0.0"),
-    ("0x", "0.0.0.0"),
+    ("0", "0.0.0.0"),  # noqa: S104 - the same
+    ("0x", "0.0.0.0"),  # noqa: S104 - the same
     ("::1", "::1"),
     ("fe80::1%eth0", "fe80::1"),
     ("::ffff:10.0.0.1", "::ffff:10.0.0.1"),

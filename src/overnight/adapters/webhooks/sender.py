@@ -63,12 +63,18 @@ def _look_up(host: str, port: int) -> list[str]:
 
 
 class _CheckedNetwork(AsyncNetworkBackend):
-    """Connects to addresses that the policy lets through, and to no other."""
+    """Connects, for one attempt, to an address that the policy lets through, and to no other."""
 
     def __init__(self, policy: Policy, resolve: Resolve) -> None:
         self._policy = policy
         self._resolve = resolve
         self._network = AnyIOBackend()
+        self._opened: list[AsyncNetworkStream] = []
+
+    async def close(self) -> None:
+        """Close what is open: a handshake that is broken off leaves its connection to nobody."""
+        for stream in self._opened:
+            await stream.aclose()
 
     async def connect_tcp(
         self,
@@ -78,16 +84,19 @@ class _CheckedNetwork(AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> AsyncNetworkStream:
-        problem = "has no address"
+        problem = "the host has no address"
         for text in (await self._resolve(host, port))[:_MOST_ADDRESSES]:
             refusal = self._policy.problem(host, ip_address(text.partition("%")[0]))
             if refusal is not None:
-                problem = f"leads to {refusal}, which webhooks may not reach"
+                problem = f"the host leads to {refusal}, which webhooks may not reach"
                 continue
             try:
-                return await self._network.connect_tcp(text, port, timeout, local_address, socket_options)
+                stream = await self._network.connect_tcp(text, port, timeout, local_address, socket_options)
             except httpcore2.ConnectError as error:
                 problem = _reason(error)
+                continue
+            self._opened.append(stream)
+            return stream
         raise _Refused(problem)
 
 
@@ -95,7 +104,8 @@ class HttpSender:
     """Keeps the promise of ``ports/webhooks.py``; makes a connection for each attempt, and knows no proxy."""
 
     def __init__(self, policy: Policy, resolve: Resolve, *, seconds: float = SEND_SECONDS) -> None:
-        self._network = _CheckedNetwork(policy, resolve)
+        self._policy = policy
+        self._resolve = resolve
         self._seconds = seconds
         self._tls: ssl.SSLContext | None = None
 
@@ -107,7 +117,7 @@ class HttpSender:
         except TimeoutError:
             return Sent(error=f"no answer within {self._seconds:g} seconds")
         except _Refused as error:
-            return Sent(error=f"the host {error}")
+            return Sent(error=str(error))
         except (OSError, httpcore2.NetworkError, httpcore2.TimeoutException) as error:
             return Sent(error=_reason(error))
         except (httpcore2.ProtocolError, UnicodeError):
@@ -117,12 +127,16 @@ class HttpSender:
 
     async def _post(self, target: Target, headers: Mapping[str, str], body: bytes) -> Sent:
         tls = await self._tls_context() if target.secure else None
-        async with (
-            AsyncConnectionPool(ssl_context=tls, network_backend=self._network) as pool,
-            # The head of the answer says all: of its body nothing is read, however long it is.
-            pool.stream("POST", _url(target), headers=_headers(target, headers, body), content=body) as response,
-        ):
-            return Sent(status_code=response.status)
+        network = _CheckedNetwork(self._policy, self._resolve)
+        try:
+            async with (
+                AsyncConnectionPool(ssl_context=tls, network_backend=network) as pool,
+                # The head of the answer says all: of its body nothing is read, however long it is.
+                pool.stream("POST", _url(target), headers=_headers(target, headers, body), content=body) as response,
+            ):
+                return Sent(status_code=response.status)
+        finally:
+            await network.close()
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests.support.api import OPENAI, Api, chats
+from tests.support.api import AZURE_V1, OPENAI, Api, chats
 from tests.support.http import Http
 from tests.support.receiver import Got, Receiver, status
 from tests.support.service import Service, eventually
@@ -158,3 +158,79 @@ def test_after_a_rotation_the_old_secret_signs_only_if_it_is_kept(
     else:
         with pytest.raises(openai.InvalidWebhookSignatureError):
             unwrapped(client, got, created.signing_secret)
+
+
+def test_azure_has_its_own_path_and_names(service: Service, key: str, receiver: Receiver):
+    """The same endpoints, under the dashboard of Azure's v1."""
+    azure = Api(Http(service.url, {"api-key": key}), AZURE_V1)
+    body = {"name": "mine", "url": receiver.url, "event_types": ALL}
+    created = azure.post("/dashboard/webhook_endpoints", body)
+    endpoint_id = created.json()["id"]
+    path = f"/dashboard/webhook_endpoints/{endpoint_id}"
+    tested = azure.post(f"{path}/test", {"event_type": "batch.failed"})
+
+    assert (created.status, created.json()["object"]) == (200, "webhook.endpoint")
+    assert azure.get(path).json()["object"] == "webhook.endpoint"
+    assert tested.json()["object"] == "webhook.endpoint.test"
+    assert azure.get("/dashboard/webhook_event_types").json() == {"object": "list", "data": ALL}
+    assert Api(Http(service.url, {"api-key": key}), OPENAI).get(f"/webhook_endpoints/{endpoint_id}").status == 200
+    assert azure.delete(path).json()["object"] == "webhook.endpoint.deleted"
+
+
+def test_a_receiver_that_fails_at_first_gets_it_later_and_the_log_says_so(
+    client: openai.OpenAI, api: Api, receiver: Receiver
+):
+    """Each attempt, with its status and how long it took."""
+    created = create(client, receiver)
+    receiver.answer = status(302, Location=receiver.url)
+    batch = api.run(b"{}\n")
+    eventually(lambda: receiver.got)
+    receiver.answer = status(204)
+    path = f"/webhook_endpoints/{created.id}/deliveries"
+    (delivery,) = eventually(
+        lambda: [each for each in api.get(path).json()["data"] if each["status"] == "delivered"], 30
+    )
+    first, second = (unwrapped(client, got, created.signing_secret) for got in receiver.got)
+
+    assert first == second
+    assert receiver.got[0].body == receiver.got[1].body
+    assert receiver.got[0].headers["webhook-signature"] != receiver.got[1].headers["webhook-signature"]
+    assert (delivery["id"], delivery["batch_id"]) == (first.id, batch["id"])
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [302, 204]
+    assert all(0 <= attempt["duration_ms"] < 10_000 for attempt in delivery["attempts"])
+    assert delivery["next_attempt_at"] is None
+
+
+def test_secrets_are_shown_twice_in_a_life_and_never_logged(
+    client: openai.OpenAI, service: Service, api: Api, receiver: Receiver
+):
+    created = create(client, receiver)
+    rotated = client.webhooks.rotate_secret(created.id, keep_old_secret_active_for_24_hours=True)
+    shown = [
+        client.webhooks.retrieve(created.id).model_dump_json(),
+        client.webhooks.update(created.id, name="other").model_dump_json(),
+        api.get("/webhook_endpoints").body.decode(),
+        api.get(f"/webhook_endpoints/{created.id}/deliveries").body.decode(),
+        service.log(),
+    ]
+
+    for secret in (created.signing_secret, rotated.signing_secret):
+        assert not any(secret.removeprefix("whsec_") in text for text in shown)
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/", "http://[::1]/", "http://169.254.169.254/latest/meta-data"])
+def test_an_address_inside_is_refused(client: openai.OpenAI, url: str):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.webhooks.create(name="mine", url=url, event_types=["batch.failed"])
+
+    assert (refused.value.code, refused.value.param) == ("webhook_address_refused", "url")
+
+
+def test_a_test_of_a_receiver_that_is_not_there_says_so(client: openai.OpenAI, receiver: Receiver):
+    created = create(client, receiver)
+    client.webhooks.update(created.id, url="http://127.0.0.1:1/")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.webhooks.test(created.id, event_type="batch.failed")
+
+    assert refused.value.code == "webhook_unreachable"
+    assert "connection refused" in refused.value.message

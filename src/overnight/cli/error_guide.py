@@ -42,9 +42,11 @@ CALLS: Mapping[str, str] = {
     "missing_required_parameter": "A field is missing; `param` names it",
     "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",
     "object_above_max_properties": "There are too many metadata pairs",
-    "quotaExceeded": "There are too many files. Delete some, or let them expire",
+    "quotaExceeded": "There are too many files or webhook endpoints. Delete some, or let them expire",
     "request_too_large": "The body of the call is larger than the service accepts",
     "string_above_max_length": "A text is too long; `param` names it",
+    "webhook_address_refused": "Webhooks may not reach this address. Take a public one, or set webhooks.allow",
+    "webhook_unreachable": "The receiver gave no answer to the test; the message says why",
 }
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {

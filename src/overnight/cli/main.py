@@ -26,6 +26,7 @@ COMMANDS = {
     "files": ("overnight.cli.files:files", "Upload, list, read, delete and validate files"),
     "keys": ("overnight.cli.keys:keys", "Create, list and revoke the API keys of a data folder"),
     "resources": ("overnight.cli.keys:resources", "Create and list the resources that keys open"),
+    "webhooks": ("overnight.cli.webhooks:webhooks", "Manage receivers that are told when a batch ends"),
     "config": ("overnight.cli.config:config", "Show the settings and where each comes from"),
     "api": ("overnight.cli.api:api", "Make any call of the API, with base URL and key filled in"),
     "completion": ("overnight.cli.completion:completion", "Print the completion script of a shell"),
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 PANELS = {
     "Start": ("demo", "serve", "doctor"),
-    "Work": ("run", "batches", "files"),
+    "Work": ("run", "batches", "files", "webhooks"),
     "Keys": ("keys", "resources"),
     "More": ("config", "api", "completion", "help"),
 }

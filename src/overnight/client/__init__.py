@@ -4,7 +4,7 @@ It stands on its own: it imports nothing else of `overnight`, holds no global st
 whole files out of memory. The command line is its first user.
 """
 
-from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch
+from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch, WebhooksApi
 from overnight.client.errors import (
     ApiError,
     ClientError,
@@ -26,6 +26,10 @@ from overnight.client.models import (
     RequestCounts,
     Usage,
     Waiting,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookTest,
 )
 from overnight.client.transport import Exchange, Patience
 
@@ -54,4 +58,9 @@ __all__ = [
     "Unreachable",
     "Usage",
     "Waiting",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookTest",
+    "WebhooksApi",
 ]

@@ -23,8 +23,8 @@ from overnight.cli.commands import Command, Group, write_help
 from overnight.cli.exit_codes import MEANING
 from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
-from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings
-from overnight.domain import limits
+from overnight.config import DeploymentSettings, LimitSettings, Settings, UpstreamSettings, WebhookSettings
+from overnight.domain import addresses, limits, webhook
 from overnight.domain.flavour import Flavour
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -108,6 +108,8 @@ def configuration_page() -> str:
         "## `[limits.openai]` and `[limits.azure]`",
         "What is left out stays at its default; [limits](limits.md) lists these.",
         _fields(LimitSettings),
+        "## `[webhooks]`",
+        _fields(WebhookSettings),
         "## Variables of the command line",
         "Commands that talk to a service read these.",
         _table(("variable", "meaning"), client),
@@ -134,6 +136,8 @@ def _type(annotation: object) -> str:
         return "list of tables" if issubclass(inner[0], BaseModel) else f"list of {_type(inner[0])}"
     if origin is dict:
         return "table"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "table"
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):
         return " or ".join(f"`{each}`" for each in annotation)  # type: ignore[attr-defined]
     names: Mapping[object, str] = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path"}
@@ -143,7 +147,7 @@ def _type(annotation: object) -> str:
 def _default(field: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
     if field.default is PydanticUndefined:
         return "needed"
-    if field.default in (None, "", (), {}):
+    if field.default in (None, "", (), {}) or isinstance(field.default, BaseModel):
         return ""
     value = str(field.default).lower() if isinstance(field.default, bool) else field.default
     return f"`{value}`"
@@ -170,6 +174,16 @@ SAME = {
 }
 
 
+WEBHOOKS = {
+    "ENDPOINTS_PER_RESOURCE": "Most webhook endpoints of a resource.",
+    "NAME_CHARS": "Longest name of a webhook endpoint, in characters.",
+    "SEND_SECONDS": "Seconds that a receiver has to answer.",
+    "RETRY_SECONDS": "Seconds after an event for which it is tried to deliver it.",
+    "ROTATION_SECONDS": "Seconds that an old secret which is kept signs for.",
+    "LOG_SECONDS": "Seconds after an event for which its deliveries are listed.",
+}
+
+
 def limits_page() -> str:
     """Give every limit by flavour."""
     openai, azure = (limits.DEFAULTS[flavour] for flavour in (Flavour.OPENAI, Flavour.AZURE))
@@ -185,6 +199,8 @@ def limits_page() -> str:
         for name in limits.Limits.__struct_fields__
     ]
     same = [(f"`{getattr(limits, name)}`", text) for name, text in SAME.items()]
+    same += [(f"`{addresses.URL_CHARS}`", "Longest URL of a webhook endpoint, in characters.")]
+    same += [(f"`{getattr(webhook, name):g}`", text) for name, text in WEBHOOKS.items()]
     return _page(
         "Limits",
         _prose("""
@@ -228,6 +244,20 @@ DIFFERENCES = {
     " expire, Azure's go on. Ids: `batch_` and 32 digits, on Azure a UUID.",
     "get_batch": "At the end Azure shows both file ids, even of an empty file; OpenAI shows null for an empty one.",
     "cancel_batch": "A batch that has ended: 409, on Azure with the code `conflict`, on OpenAI with null.",
+    **dict.fromkeys(
+        (
+            "create_webhook_endpoint",
+            "list_webhook_endpoints",
+            "get_webhook_endpoint",
+            "update_webhook_endpoint",
+            "delete_webhook_endpoint",
+            "rotate_webhook_secret",
+            "test_webhook_endpoint",
+            "list_webhook_deliveries",
+            "list_webhook_event_types",
+        ),
+        "Azure v1 has it below `/dashboard`, with objects named `webhook.endpoint`.",
+    ),
     "list_deployments": "Azure (dated) only.",
     "get_deployment": "Azure (dated) only.",
 }
@@ -305,7 +335,7 @@ def _operations(document: Json) -> Iterator[tuple[str, str, str, str, str]]:
             if tag in TAGS:
                 name = operation["operationId"].removeprefix(f"{tag.lower().replace(' ', '_')}_")
                 status = min(code for code in operation["responses"] if code.startswith("2"))
-                yield name, tag, method.upper(), path.removeprefix(TAGS[tag]), status
+                yield name, tag, method.upper(), path.removeprefix(TAGS[tag]).removeprefix("/dashboard"), status
 
 
 def _operation_rows(operations: list[tuple[str, str, str, str, str]]) -> Rows:

@@ -132,7 +132,7 @@ class DeliveryObject(BaseModel):
     event_type: str
     created_at: int
     batch_id: str
-    status: DeliveryStatus
+    status: str
     next_attempt_at: int | None
     attempts: list[AttemptObject]
 

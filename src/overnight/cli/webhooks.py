@@ -60,12 +60,11 @@ TESTS: Shape[WebhookTest] = Shape(
 DELIVERIES: Shape[WebhookDelivery] = Shape(
     (
         Column("id", lambda each: each.id),
-        Column("event", lambda each: each.event_type),
+        Column("event", lambda each: each.event_type, lambda each: each.event_type.removeprefix("batch.")),
         Column("batch", lambda each: each.batch_id),
         Column("status", lambda each: each.status),
         Column("attempts", lambda each: str(len(each.attempts)), right=True),
         Column("last answer", _last_outcome),
-        Column("created", lambda each: human.moment(each.created_at), lambda each: _ago(each.created_at)),
         Column("next attempt", lambda each: human.moment(each.next_attempt_at)),
     ),
     lambda each: each.raw,

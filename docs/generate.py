@@ -35,9 +35,10 @@ from overnight.config import (
     RateSettings,
     Settings,
     UpstreamSettings,
+    WebhookSettings,
 )
 from overnight.config_oidc import OidcSettings
-from overnight.domain import limits, quota
+from overnight.domain import addresses, limits, quota, webhook
 from overnight.domain.flavour import Flavour
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -134,6 +135,8 @@ def configuration_page() -> str:
         _fields(RateSettings),
         "## `[connections]`",
         _fields(ConnectionSettings),
+        "## `[webhooks]`",
+        _fields(WebhookSettings),
         "## Variables of the command line",
         "Commands that talk to a service read these.",
         _table(("variable", "meaning"), client),
@@ -217,6 +220,14 @@ SHAPES = {
     "MOST_HEADER_BYTES": "Longest head of a request, in bytes; 431 `headers_too_large`.",
     "FORM_BYTES": "What a form may have around its file, in bytes; 413 `file_too_large`.",
 }
+WEBHOOKS = {
+    "ENDPOINTS_PER_RESOURCE": "Most webhook endpoints of a resource.",
+    "NAME_CHARS": "Longest name of a webhook endpoint, in characters.",
+    "SEND_SECONDS": "Seconds that a receiver has to answer.",
+    "RETRY_SECONDS": "Seconds after an event for which it is tried to deliver it.",
+    "ROTATION_SECONDS": "Seconds that an old secret which is kept signs for.",
+    "LOG_SECONDS": "Seconds after an event for which its deliveries are listed.",
+}
 
 
 def limits_page() -> str:
@@ -234,6 +245,8 @@ def limits_page() -> str:
         for name in limits.Limits.__struct_fields__
     ]
     same = [(f"`{getattr(limits, name)}`", text) for name, text in SAME.items()]
+    same += [(f"`{addresses.URL_CHARS}`", "Longest URL of a webhook endpoint, in characters.")]
+    same += [(f"`{getattr(webhook, name):g}`", text) for name, text in WEBHOOKS.items()]
     return _page(
         "Limits",
         _prose("""
@@ -330,6 +343,20 @@ DIFFERENCES = {
     " expire, Azure's go on. Ids: `batch_` and 32 digits, on Azure a UUID.",
     "get_batch": "At the end Azure shows both file ids, even of an empty file; OpenAI shows null for an empty one.",
     "cancel_batch": "A batch that has ended: 409, on Azure with the code `conflict`, on OpenAI with null.",
+    **dict.fromkeys(
+        (
+            "create_webhook_endpoint",
+            "list_webhook_endpoints",
+            "get_webhook_endpoint",
+            "update_webhook_endpoint",
+            "delete_webhook_endpoint",
+            "rotate_webhook_secret",
+            "test_webhook_endpoint",
+            "list_webhook_deliveries",
+            "list_webhook_event_types",
+        ),
+        "Azure v1 has it below `/dashboard`, with objects named `webhook.endpoint`.",
+    ),
     "list_deployments": "Azure (dated) only.",
     "get_deployment": "Azure (dated) only.",
 }
@@ -410,7 +437,7 @@ def _operations(document: Json) -> Iterator[tuple[str, str, str, str, str]]:
             if tag in TAGS:
                 name = operation["operationId"].removeprefix(f"{tag.lower().replace(' ', '_')}_")
                 status = min(code for code in operation["responses"] if code.startswith("2"))
-                yield name, tag, method.upper(), path.removeprefix(TAGS[tag]), status
+                yield name, tag, method.upper(), path.removeprefix(TAGS[tag]).removeprefix("/dashboard"), status
 
 
 def _operation_rows(operations: list[tuple[str, str, str, str, str]]) -> Rows:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from overnight.config_oidc import OidcSettings
+from overnight.domain.addresses import Policy, parse_policy
 from overnight.domain.batch import Expiry
 from overnight.domain.content_filter import (
     Category,
@@ -349,6 +350,27 @@ class ConnectionSettings(BaseModel):
     )
 
 
+class WebhookSettings(BaseModel):
+    """Where webhooks may be sent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow: tuple[str, ...] = Field(
+        default=(),
+        description="Networks such as 10.1.0.0/16, and hosts, that may be reached although they are not public.",
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _readable(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        parse_policy(allow)
+        return allow
+
+    def policy(self) -> Policy:
+        """Give the rule that addresses are put to."""
+        return parse_policy(self.allow)
+
+
 class Settings(BaseSettings):
     """All settings of the service."""
 
@@ -388,6 +410,7 @@ class Settings(BaseSettings):
     limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
     rate: RateSettings = Field(default=RateSettings(), description="Limits on how often something may be asked for.")
     connections: ConnectionSettings = Field(default=ConnectionSettings(), description="Limits on connections.")
+    webhooks: WebhookSettings = Field(default=WebhookSettings(), description="Where webhooks may be sent.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
 

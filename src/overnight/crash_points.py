@@ -46,6 +46,9 @@ POINTS = (
     "upload.completed",
     "upload.part_added",
     "upload.parts_forgotten",
+    "webhook.claimed",
+    "webhook.recorded",
+    "webhook.sent",
     "worker.claims_released",
     "worker.folder_removed",
 )

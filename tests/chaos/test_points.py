@@ -45,6 +45,7 @@ def test_each_point_is_reached(world: World, tmp_path: Path):
     record = tmp_path / "points"
     launcher = [*CRASHING, "--record", str(record), "--"]
     world.service.start(launcher)
+    world.watch()
     for step in (world.submit, world.submit_in_parts, world.cancel_upload, world.spoil, world.submit_and_cancel):
         step()
     eventually(lambda: world.statuses() >= {"completed", "failed", "cancelled"}, 60)

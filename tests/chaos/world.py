@@ -102,7 +102,10 @@ class World:
         self._contents: dict[str, bytes] = {}
         self._durable: dict[float, set[str]] = {}
         config = folder / "chaos.toml"
-        config.write_text(f'stop_grace = 0.3\n[[upstreams]]\nurl = "{upstream.url}"\nmax_concurrency = {CONCURRENCY}\n')
+        config.write_text(
+            f'stop_grace = 0.3\n[[upstreams]]\nurl = "{upstream.url}"\nmax_concurrency = {CONCURRENCY}\n'
+            '[webhooks]\nallow = ["127.0.0.1"]\n'
+        )
         arguments = ["--config", str(config)]
         self.service = Forked(nursery, folder, arguments) if nursery else Service(folder, arguments=arguments)
         upstream.forget()
@@ -185,6 +188,7 @@ class World:
             "batch.failed": self.spoil,
             "file.": self.delete,
             "blob.deleted": self.delete,
+            "webhook.": self.watch,
         }
         wanted = [step for start, step in leads_to.items() if point and point.startswith(start)]
         self._tolerantly(self.submit)
@@ -221,6 +225,11 @@ class World:
         """Upload a file and create a batch of it, unless enough are under way."""
         if self._active() <= MOST_ACTIVE:
             self._start(self._new_input())
+
+    def watch(self) -> None:
+        """Have somebody told what ends; nobody listens there, so each message is tried and fails."""
+        hook = {"name": "w", "url": "http://127.0.0.1:1/", "event_types": ["batch.completed", "batch.failed"]}
+        _ok(self.api().post("/webhook_endpoints", hook))
 
     def submit_held(self) -> str:
         """Create a batch that takes so long that it can be met while it runs, and give its id."""

@@ -29,14 +29,21 @@ ALIAS = "Azure deployments"
 WALKED: Mapping[str, Prefix] = {**TAGS, ALIAS: DEPLOYMENTS}
 # Nobody owns these: every resource sees the same models.
 SHARED = {"model", "deployment"}
+CURSORS = {
+    "/batches": "batch_id",
+    "/files": "file_id",
+    "/webhook_endpoints": "webhook_endpoint_id",
+    "/deliveries": "webhook_endpoint_id",
+    "/resources": "resource_id",
+    "/keys": "key_id",
+}
 MASKS = (
     (re.compile(rb'("(?:created|expires|cancelling)_at"): ?\d+'), rb"\1:TIME"),
     (re.compile(rb'"id": ?"[^"]+"'), b'"id":"OWN"'),
 )
+# What operations cannot do without.
+BODIES: Mapping[str, object] = {"/complete": {"part_ids": []}, "/test": {"event_type": "batch.failed"}}
 VARYING = {"date", "x-request-id", "location"}
-
-
-CURSORS = {"files": "file_id", "batches": "batch_id", "resources": "resource_id", "keys": "key_id"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,7 @@ def documented(document: Mapping[str, Any]) -> Iterator[Operation]:
             parameters = about.get("parameters", [])
             taken = [each["name"] for each in parameters if each["in"] == "path"]
             has_cursor = any(each["name"] == "after" for each in parameters)
-            cursor = CURSORS[path.rpartition("/")[2]] if has_cursor else None
+            cursor = next(kind for end, kind in CURSORS.items() if path.endswith(end)) if has_cursor else None
             kinds = tuple(name for name in taken if name not in SHARED)
             yield Operation(method=method.upper(), path=path, tag=about["tags"][0], kinds=kinds, cursor=cursor)
 
@@ -81,6 +88,7 @@ def foreign(http: Http, shared_service: Service) -> dict[str, list[str]]:
     ended = api.run(chats(2, api.prefix.endpoint))
     wish = {"bytes": 3, "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "batch"}
     upload = api.post("/uploads", wish).json()["id"]
+    hook = {"name": "mine", "url": "https://example.com/hook", "event_types": ["batch.failed"]}
     part = api.post_form(f"/uploads/{upload}/parts", [Part(name="data", data="{}\n", filename="upload")])
     return {
         "file_id": [api.upload(b"{}\n"), ended["output_file_id"]],
@@ -88,6 +96,7 @@ def foreign(http: Http, shared_service: Service) -> dict[str, list[str]]:
         "upload_id": [upload],
         "part_id": [part.json()["id"]],
         **managed(shared_service),
+        "webhook_endpoint_id": [api.post("/dashboard/webhook_endpoints", hook).json()["id"]],
     }
 
 
@@ -131,7 +140,7 @@ def call(http: Http, operation: Operation, name: str) -> Reply:
         path += ("&" if "?" in path else "?") + query
     if path.partition("?")[0].endswith("/parts"):
         return http.post_form(path, [Part(name="data", data="{}\n", filename="upload")])
-    body: dict[str, object] = {"part_ids": []} if path.partition("?")[0].endswith("/complete") else {}
+    body = next((body for end, body in BODIES.items() if path.partition("?")[0].endswith(end)), {})
     return http.call(operation.method, path, json.dumps(body).encode() if operation.method == "POST" else None)
 
 

@@ -19,6 +19,7 @@ from overnight.api.quotas import quota_routes
 from overnight.api.schemas import ErrorObject
 from overnight.api.uploads import upload_routes
 from overnight.api.usage import usage_routes
+from overnight.api.webhooks import webhook_routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -70,6 +71,8 @@ def _mount(app: FastAPI, context: Context) -> None:
         makers.append(deployment_routes)
     for make in makers:
         app.include_router(make(context), prefix=prefix.path, tags=[prefix.tag], include_in_schema=prefix.documented)
+    if prefix.webhooks is not None:
+        app.include_router(webhook_routes(context), prefix=prefix.webhooks, tags=[prefix.tag])
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from overnight.services.quotas import QuotaService
     from overnight.services.uploads import UploadService
     from overnight.services.usage import UsageService
+    from overnight.services.webhooks import WebhookService
 
 
 RESOURCE = "overnight.resource"
@@ -45,6 +46,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyService
     usage: UsageService
     estimates: EstimateService
+    webhooks: WebhookService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]
@@ -62,11 +64,19 @@ class Prefix(msgspec.Struct, frozen=True, kw_only=True):
     file_created: int = 200
     location: bool = False
     documented: bool = True
+    webhooks: str | None = None
+    """Where the receivers of webhooks are managed, if they are."""
 
 
 PREFIXES = (
-    Prefix(path="/v1", flavour=Flavour.OPENAI, tag="OpenAI"),
-    Prefix(path="/openai/v1", flavour=Flavour.AZURE, tag="Azure v1", batch_created=201),
+    Prefix(path="/v1", flavour=Flavour.OPENAI, tag="OpenAI", webhooks="/v1"),
+    Prefix(
+        path="/openai/v1",
+        flavour=Flavour.AZURE,
+        tag="Azure v1",
+        batch_created=201,
+        webhooks="/openai/v1/dashboard",
+    ),
     Prefix(
         path="/openai",
         flavour=Flavour.AZURE,

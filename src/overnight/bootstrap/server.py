@@ -86,6 +86,7 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]), name="http server")
             dispatching = group.create_task(service.dispatcher.run(), name="dispatcher")
+            group.create_task(service.webhooks.run(), name="webhooks")
             keeping = [
                 group.create_task(_keep(service.embedded), name="embedded model"),
                 group.create_task(service.catalogue.keep_fresh(), name="models of the upstreams"),
@@ -100,6 +101,7 @@ async def _serve(
                 asyncio.get_running_loop().remove_signal_handler(number)
             log.info("service.stopping")
             service.dispatcher.stop()
+            service.webhooks.stop()
             await dispatching
             for task in keeping:
                 task.cancel()

@@ -12,6 +12,7 @@ import msgspec
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.sql.keys import SqlKeys
+from overnight.adapters.sql.webhooks import SqlWebhooks
 from overnight.adapters.system import SystemClock, SystemEntropy, WorkerProcesses
 from overnight.adapters.upstreams.catalogue import Catalogue
 from overnight.adapters.upstreams.embedded import EmbeddedServer
@@ -27,12 +28,14 @@ from overnight.bootstrap.storage import open_storage
 from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.bootstrap.usage import usage_service
+from overnight.bootstrap.webhooks import open_webhooks
 from overnight.config import Settings
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
 from overnight.dispatch.owned import Parts
 from overnight.dispatch.pool import Pool
 from overnight.dispatch.router import Router
+from overnight.dispatch.webhooks import WebhookDispatcher
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
@@ -59,6 +62,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: Catalogue
     callers: Authenticator
     issuer: OpenBearers | None
+    webhooks: WebhookDispatcher
     embedded: EmbeddedServer | None
 
 
@@ -111,6 +115,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         await adopt(key_service)
         callers = Authenticator(stored_keys, clock)
         tokens = None if settings.oidc is None else open_bearers(settings.oidc, stored_keys, clock, stack)
+        webhook_service, webhook_dispatcher = open_webhooks(settings, SqlWebhooks(database), clock, entropy, stack)
         services = Services(
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
@@ -118,6 +123,7 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             keys=key_service,
             usage=usage,
             estimates=EstimateService(file_service, blobs, offload, token_counters(settings), usage.prices),
+            webhooks=webhook_service,
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,
@@ -138,5 +144,6 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
             catalogue=catalogue,
             callers=callers,
             issuer=tokens,
+            webhooks=webhook_dispatcher,
             embedded=embedded,
         )

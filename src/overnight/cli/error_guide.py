@@ -48,7 +48,7 @@ CALLS: Mapping[str, str] = {
     "missing_required_parameter": "A field is missing; `param` names it",
     "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",
     "object_above_max_properties": "There are too many metadata pairs",
-    "quotaExceeded": "There are too many files, or unfinished uploads. Delete or cancel some, or let them expire",
+    "quotaExceeded": "There are too many files, unfinished uploads or webhooks. Delete some, or let them expire",
     "rate_limit_exceeded": "Too much was asked for in too short a time. Wait as long as the header Retry-After says",
     "request_too_large": "The body of the call is larger than the service accepts",
     "slow_request": "The call arrived too slowly and was given up. Try again, on a better line",
@@ -57,6 +57,8 @@ CALLS: Mapping[str, str] = {
     "too_many_connections": "The service has as many connections as it takes. Close some, or wait a moment",
     "too_many_parameters": "The URL of the call has too many parameters",
     "url_too_long": "The URL of the call is longer than the service reads",
+    "webhook_address_refused": "Webhooks may not reach this address. Take a public one, or set webhooks.allow",
+    "webhook_unreachable": "The receiver gave no answer to the test; the message says why",
 }
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {

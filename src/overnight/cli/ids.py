@@ -12,7 +12,7 @@ from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import CliError
 
 if TYPE_CHECKING:
-    from overnight.client import Batch, Client, File
+    from overnight.client import Batch, Client, File, WebhookEndpoint
     from overnight.client.models import Resource
 
 R = TypeVar("R", bound="Resource")
@@ -21,6 +21,11 @@ LAST = "@last"
 # A prefix is looked for among this many of the newest objects.
 SEARCHED = 1000
 SHOWN = 5
+MAKERS = {
+    "batch": "overnight run prompts.jsonl",
+    "file": "overnight files upload prompts.jsonl",
+    "webhook": "overnight webhooks create https://…",
+}
 
 
 def batch(client: Client, text: str) -> Batch:
@@ -39,10 +44,15 @@ def file(client: Client, text: str) -> File:
     return _find("file", text, client.files.get, client.files.list)
 
 
+def webhook(client: Client, text: str) -> WebhookEndpoint:
+    """Find the one receiver of webhooks that is meant."""
+    return _find("webhook", text, client.webhooks.get, client.webhooks.list)
+
+
 def pick(kind: str, prefix: str, ids: Iterable[str]) -> str:
     """Choose the one id that begins like this."""
     matching = [each for each in ids if each.startswith(prefix)]
-    plural = "batches" if kind == "batch" else "files"
+    plural = "batches" if kind == "batch" else f"{kind}s"
     if not matching:
         raise CliError(f"no {kind} is called `{prefix}`", f"`overnight {plural} list` shows the newest")
     if len(matching) > 1:
@@ -73,8 +83,7 @@ def _find(kind: str, text: str, get: Callable[[str], R], newest: Callable[..., I
 def _last(kind: str, newest: Callable[..., Iterator[R]]) -> R:
     for found in newest(limit=1):
         return found
-    make = "overnight run prompts.jsonl" if kind == "batch" else "overnight files upload prompts.jsonl"
-    raise CliError(f"there is no {kind} yet, so {LAST} is nothing", f"`{make}` makes one")
+    raise CliError(f"there is no {kind} yet, so {LAST} is nothing", f"`{MAKERS[kind]}` makes one")
 
 
 def _expand(texts: Sequence[str]) -> list[str]:

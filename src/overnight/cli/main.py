@@ -26,11 +26,9 @@ COMMANDS = {
     "files": ("overnight.cli.files:files", "Upload, list, read, delete and validate files"),
     "usage": ("overnight.cli.usage:usage", "Show what was used and what it cost, by day"),
     "keys": ("overnight.cli.keys:keys", "Create, list and revoke the API keys of a data folder"),
-    "resources": (
-        "overnight.cli.keys:resources",
-        "Create, list and cap the resources that keys open",
-    ),
+    "resources": ("overnight.cli.keys:resources", "Create, list and cap the resources that keys open"),
     "quota": ("overnight.cli.quota:quota", "Show how many tokens may still be enqueued, and set quotas"),
+    "webhooks": ("overnight.cli.webhooks:webhooks", "Manage receivers that are told when a batch ends"),
     "config": ("overnight.cli.config:config", "Show the settings and where each comes from"),
     "api": ("overnight.cli.api:api", "Make any call of the API, with base URL and key filled in"),
     "completion": ("overnight.cli.completion:completion", "Print the completion script of a shell"),
@@ -38,7 +36,7 @@ COMMANDS = {
 }
 PANELS = {
     "Start": ("demo", "serve", "doctor"),
-    "Work": ("run", "batches", "files", "usage"),
+    "Work": ("run", "batches", "files", "usage", "webhooks"),
     "Keys and quotas": ("keys", "resources", "quota"),
     "More": ("config", "api", "completion", "help"),
 }

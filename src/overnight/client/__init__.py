@@ -4,7 +4,7 @@ It stands on its own: it imports nothing else of `overnight`, holds no global st
 whole files out of memory. The command line is its first user.
 """
 
-from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch
+from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch, WebhooksApi
 from overnight.client.errors import (
     ApiError,
     ClientError,
@@ -30,6 +30,10 @@ from overnight.client.models import (
     UsageDay,
     UsageReport,
     Waiting,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookTest,
 )
 from overnight.client.transport import Exchange, Patience
 
@@ -62,4 +66,9 @@ __all__ = [
     "UsageDay",
     "UsageReport",
     "Waiting",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookTest",
+    "WebhooksApi",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,9 @@ from overnight.client.models import (
     Readiness,
     Resource,
     UsageReport,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookTest,
     decode,
 )
 from overnight.client.transport import CHUNK, Call, Exchange, Patience, Transport
@@ -71,6 +74,7 @@ class Client:
         self._transport = Transport(url, api_key, patience=patience, observe=observe, sleep=sleep)
         self.files = FilesApi(self._transport)
         self.batches = BatchesApi(self._transport)
+        self.webhooks = WebhooksApi(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +213,53 @@ class BatchesApi:
     def cancel(self, batch_id: str) -> Batch:
         call = Call(method="POST", path=f"batches/{_segment(batch_id)}/cancel")
         return _decode(self._transport, Batch, self._transport.fetch(call))
+
+
+class WebhooksApi:
+    """`…/webhook_endpoints`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        # Azure has them elsewhere.
+        below = "dashboard/" if transport.base.path.endswith("/openai/v1") else ""
+        self._path = f"{below}webhook_endpoints"
+
+    def create(self, *, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
+        """The only answer, besides that of `rotate`, with the signing secret."""
+        return self._post(WebhookEndpoint, self._path, name=name, url=url, event_types=list(event_types))
+
+    def get(self, endpoint_id: str) -> WebhookEndpoint:
+        raw = self._transport.fetch(Call(method="GET", path=f"{self._path}/{_segment(endpoint_id)}"))
+        return _decode(self._transport, WebhookEndpoint, raw)
+
+    def list(self, *, after: str | None = None, limit: int | None = None) -> Iterator[WebhookEndpoint]:
+        """Newest first, page by page as they are asked for."""
+        window = _Window(after, limit, BATCHES_PER_PAGE)
+        yield from _iterate(self._transport, WebhookEndpoint, self._path, {}, window)
+
+    def delete(self, endpoint_id: str) -> Deleted:
+        raw = self._transport.fetch(Call(method="DELETE", path=f"{self._path}/{_segment(endpoint_id)}"))
+        return _decode(self._transport, Deleted, raw)
+
+    def rotate(self, endpoint_id: str, *, keep_old: bool = False) -> WebhookEndpoint:
+        """Replace the secret; the old one signs for another day if it is kept."""
+        path = f"{self._path}/{_segment(endpoint_id)}/rotate_secret"
+        return self._post(WebhookEndpoint, path, keep_old_secret_active_for_24_hours=keep_old)
+
+    def test(self, endpoint_id: str, event_type: str) -> WebhookTest:
+        """Have a sample event sent now."""
+        return self._post(WebhookTest, f"{self._path}/{_segment(endpoint_id)}/test", event_type=event_type)
+
+    def deliveries(
+        self, endpoint_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> Iterator[WebhookDelivery]:
+        """What a receiver was told, newest first; an addition of ours to the API."""
+        path = f"{self._path}/{_segment(endpoint_id)}/deliveries"
+        yield from _iterate(self._transport, WebhookDelivery, path, {}, _Window(after, limit, BATCHES_PER_PAGE))
+
+    def _post(self, kind: type[R], path: str, **body: object) -> R:
+        raw = self._transport.fetch(Call(method="POST", path=path, body=msgspec.json.encode(body)))
+        return _decode(self._transport, kind, raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,49 @@ class Batch(Resource, frozen=True, kw_only=True):
         return self.completed_at or self.failed_at or self.expired_at or self.cancelled_at
 
 
+class WebhookEndpoint(Resource, frozen=True, kw_only=True):
+    """A receiver of webhooks; `signing_secret` is there only in the answers that show it."""
+
+    name: str = ""
+    url: str = ""
+    event_types: list[str] = msgspec.field(default_factory=list)
+    created_at: int = 0
+    updated_at: int | None = None
+    signing_secret_hint: str | None = None
+    signing_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"WebhookEndpoint(id={self.id!r}, name={self.name!r})"
+
+
+class WebhookTest(Resource, frozen=True, kw_only=True):
+    """What a receiver answered to a sample event."""
+
+    id: str = msgspec.field(name="webhook_endpoint_id")
+    event_type: str = ""
+    status_code: int = 0
+
+
+class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of a delivery; `error` says why there is no status."""
+
+    created_at: int = 0
+    duration_ms: int = 0
+    status_code: int | None = None
+    error: str | None = None
+
+
+class WebhookDelivery(Resource, frozen=True, kw_only=True):
+    """One event for one receiver; its id is the `webhook-id`."""
+
+    event_type: str = ""
+    batch_id: str = ""
+    status: str = ""
+    created_at: int = 0
+    next_attempt_at: int | None = None
+    attempts: list[WebhookAttempt] = msgspec.field(default_factory=list)
+
+
 class Model(Resource, frozen=True, kw_only=True):
     """A model that requests may name."""
 

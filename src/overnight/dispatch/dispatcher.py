@@ -181,13 +181,17 @@ class Dispatcher:
                 await self._parts.clock.sleep(_SWEEP_EVERY)
 
     async def _safely(self, what: str, work: Awaitable[object], **fields: str) -> bool:
-        """Do some work and say whether it went well."""
-        try:
-            await work
-        except (Unavailable, OSError) as error:
-            log.error("dispatcher.waits", during=what, problem=str(error), **fields)  # noqa: TRY400 - not our defect
-            return False
-        except Exception:  # supervisor: trouble with one batch or one query must not stop the others
-            log.exception("dispatcher.trouble", during=what, **fields)
-            return False
-        return True
+        return await safely(what, work, **fields)
+
+
+async def safely(what: str, work: Awaitable[object], **fields: str) -> bool:
+    """Do some work and say whether it went well."""
+    try:
+        await work
+    except (Unavailable, OSError) as error:
+        log.error("dispatcher.waits", during=what, problem=str(error), **fields)  # noqa: TRY400 - not our defect
+        return False
+    except Exception:  # supervisor: trouble with one batch or one query must not stop the others
+        log.exception("dispatcher.trouble", during=what, **fields)
+        return False
+    return True

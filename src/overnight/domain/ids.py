@@ -12,6 +12,8 @@ UploadId = NewType("UploadId", str)
 PartId = NewType("PartId", str)
 WorkerId = NewType("WorkerId", str)
 KeyId = NewType("KeyId", str)
+EndpointId = NewType("EndpointId", str)
+EventId = NewType("EventId", str)
 
 DEFAULT_RESOURCE = ResourceId("default")
 
@@ -47,6 +49,11 @@ def part_id(entropy: str) -> PartId:
 def key_id(entropy: str) -> KeyId:
     """Name a key, without a hint of the key itself."""
     return KeyId(f"key_{entropy}")
+
+
+def endpoint_id(entropy: str) -> EndpointId:
+    """Name a receiver of webhooks."""
+    return EndpointId(f"we_{entropy}")
 
 
 def request_id(batch: BatchId, line: int) -> str:

@@ -70,6 +70,9 @@ class Batches(Protocol):
     async def save(self, new: Batch, *, expected: Batch, files: Sequence[File] = ()) -> bool:
         """Write the fields in which ``new`` differs, and the ``files`` with them, in one transaction.
 
+        With a status in which it ends, the deliveries of that event are stored in the same transaction, one for each
+        receiver of the resource that wants to know (``ports/webhooks.py``).
+
         Nothing is written, and ``False`` returned, unless the stored batch has the status and epoch of ``expected``.
         The books (``ports/usage.py``) are raised by what the counts and the usage have grown, on the day on which the
         batch got the status of ``new``.

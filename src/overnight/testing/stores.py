@@ -19,6 +19,7 @@ from overnight.domain.result import Tally
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Admission, Page, Verdict
 from overnight.ports.bounds import Bound, BoundReached
+from overnight.testing.webhooks import WebhookTables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ class Tables:
         self.keys: dict[KeyId, ApiKey] = {}
         self.usage: dict[tuple[ResourceId, str, str], Tally] = {}
         self.caps: dict[tuple[ResourceId, Period, Measure], Cap] = {}
+        self.webhooks = WebhookTables()
 
     def book(self, before: Batch, after: Batch, now: float) -> None:
         """Raise the books by what a batch counts more than before."""
@@ -120,6 +122,7 @@ class MemoryBatches:
         after = msgspec.structs.replace(stored, **changes)
         self._tables.batches[new.id] = after
         self._tables.book(stored, after, new.moved_at)
+        self._tables.webhooks.announce(new)
         return True
 
     async def admit(self, new: Batch, *, expected: Batch, limit: int, in_turn: bool) -> Admission:

@@ -12,6 +12,7 @@ from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import batches
 from overnight.adapters.sql.tables import files as files_table
 from overnight.adapters.sql.usage import book, held
+from overnight.adapters.sql.webhooks import announce
 from overnight.crash_points import reached
 from overnight.domain.accounting import tally_after, tally_of
 from overnight.domain.batch import ACTIVE, Batch, BatchStatus
@@ -91,6 +92,7 @@ class SqlBatches:
                 await book(connection, stored, tally_after(stored, new, expected), new.moved_at)
             for file in files:
                 await connection.execute(insert(files_table).values(to_row(file)))
+            await announce(connection, new)
         reached(f"batch.{new.status}")
         return True
 

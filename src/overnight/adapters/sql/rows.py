@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
-_JSON_FIELDS = frozenset({"metadata", "errors", "usage", "scopes"})
+_JSON_FIELDS = frozenset({"metadata", "errors", "usage", "scopes", "event_types"})
 
 
 def to_row(record: msgspec.Struct) -> dict[str, Any]:

@@ -159,3 +159,51 @@ caps = Table(
     Column("measure", String(10), primary_key=True),
     Column("amount", BigInteger, nullable=False),
 )
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("id", String(80), nullable=False, unique=True),
+    Column("resource", String(80), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", Text, nullable=False),
+    Column("secret", String(80), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("old_secret", String(80)),
+    Column("old_secret_until", Float, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Index("webhook_endpoints_of_resource", "resource", "seq"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("endpoint_id", String(80), nullable=False),
+    Column("event_id", String(80), nullable=False),
+    Column("type", String(40), nullable=False),
+    Column("batch_id", String(80), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Index("webhook_deliveries_of_endpoint", "endpoint_id", "event_id", unique=True),
+    Index("webhook_deliveries_by_due", "status", "due_at"),
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("endpoint_id", String(80), nullable=False),
+    Column("event_id", String(80), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("status_code", Integer),
+    Column("error", Text),
+    Index("webhook_attempts_of_delivery", "endpoint_id", "event_id", "seq"),
+)

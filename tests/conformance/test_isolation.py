@@ -218,7 +218,7 @@ def test_pages_lead_through_ones_own_only(foreign: dict[str, list[str]], strange
     batches = [api.create(name) for name in files]
     found: dict[str, list[str]] = {}
     for kind, order in (("files", "order=asc"), ("files", "order=desc"), ("batches", "$orderby=created_at%20desc")):
-        after = ""
+        after: str | None = ""
         while after is not None:
             page = api.get(f"/{kind}?limit=1&{order}{after and '&after=' + after}").json()
             found.setdefault(f"{kind} {order}", []).extend(each["id"] for each in page["data"])

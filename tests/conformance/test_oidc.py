@@ -80,8 +80,8 @@ def test_the_sdk_works_with_a_token_and_with_a_provider_of_tokens(trusting: Serv
     """As Azure's guides write it."""
     options = {"azure_endpoint": origin(trusting), "api_version": "2024-10-21", "max_retries": 0}
     with (
-        AzureOpenAI(azure_ad_token=issuer.token(), **options) as one,  # type: ignore[arg-type,call-overload]
-        AzureOpenAI(azure_ad_token_provider=issuer.token, **options) as two,  # type: ignore[arg-type,call-overload]
+        AzureOpenAI(azure_ad_token=issuer.token(), **options) as one,  # type: ignore[call-overload]
+        AzureOpenAI(azure_ad_token_provider=issuer.token, **options) as two,  # type: ignore[call-overload]
         OpenAI(base_url=f"{origin(trusting)}/openai/v1/", api_key=issuer.token) as three,
     ):
         file = one.files.create(file=("a.jsonl", b"{}\n"), purpose="batch")

@@ -36,12 +36,11 @@ RESULTS: Mapping[str, str] = {
 
 CALLS: Mapping[str, str] = {
     "file_too_large": "The file is larger than the service accepts. Split it",
-    "forbidden": "The key or token may not do that; a server without keys answers only calls from its own machine",
-    "headers_too_large": "The headers of the call are larger than the service reads. Look for an endless cookie or key",
+    "forbidden": "The key or token may not do that; or a server without keys was called from another machine",
     "idempotency_key_reused": "The Idempotency-Key was used for another request within a day. Take a new one",
     "integer_above_max_value": "A number is too large; `param` names it",
     "integer_below_min_value": "A number is too small; `param` names it",
-    "invalid_api_key": "The key is missing or unknown, or the token invalid. Set OVERNIGHT_API_KEY or pass `--api-key`",
+    "invalid_api_key": "The key is missing or unknown, or the token bad. Set OVERNIGHT_API_KEY, or pass `--api-key`",
     "invalid_type": "A field has the wrong type; `param` names it",
     "invalid_value": "A field has a value that is not supported; the message lists those that are",
     "method_not_allowed": "The path exists, but not for this method",

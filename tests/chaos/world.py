@@ -33,6 +33,7 @@ from overnight.testing.invariants import (
 from overnight.testing.upstream import Received, ScriptedUpstream, answer, by_text, error, in_turn
 
 CONCURRENCY = 16
+ALLOWED = '[webhooks]\nallow = ["127.0.0.1"]\n'
 LONGEST_ROUND = 4.0
 LONGEST_END = 90.0
 MOST_ACTIVE = 6
@@ -103,8 +104,7 @@ class World:
         self._durable: dict[float, set[str]] = {}
         config = folder / "chaos.toml"
         config.write_text(
-            f'stop_grace = 0.3\n[[upstreams]]\nurl = "{upstream.url}"\nmax_concurrency = {CONCURRENCY}\n'
-            '[webhooks]\nallow = ["127.0.0.1"]\n'
+            f'stop_grace = 0.3\n[[upstreams]]\nurl = "{upstream.url}"\nmax_concurrency = {CONCURRENCY}\n{ALLOWED}'
         )
         arguments = ["--config", str(config)]
         self.service = Forked(nursery, folder, arguments) if nursery else Service(folder, arguments=arguments)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,3 +237,33 @@ def test_a_test_of_a_receiver_that_is_not_there_says_so(client: openai.OpenAI, r
 
     assert refused.value.code == "webhook_unreachable"
     assert "connection refused" in refused.value.message
+
+
+def test_the_command_line_manages_them(service: Service, key: str, receiver: Receiver):
+    """Each command once, in the order in which somebody would."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "overnight.cli.main", "webhooks", *arguments]
+        given = {"OVERNIGHT_URL": f"{service.url}/v1", "OVERNIGHT_API_KEY": key}
+        return subprocess.run(
+            command, env={**os.environ, **given}, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    created = json.loads(run("create", receiver.url, "--event", "batch.failed", "--json").stdout)
+    found = json.loads(run("get", "@last", "--json").stdout)
+    rotated = json.loads(run("rotate", created["id"][:10], "--keep-old", "--json").stdout)
+    tested = run("test", "@last")
+    receiver.answer = status(500)
+    refused = run("test", "@last")
+    told = run("deliveries", "@last")
+    listed = run("list", "-q")
+    deleted = run("delete", created["id"], "--yes")
+
+    assert (created["name"], created["event_types"]) == ("127.0.0.1", ["batch.failed"])
+    assert found["id"] == created["id"]
+    assert rotated["signing_secret"] not in {created["signing_secret"], None}
+    assert (tested.returncode, refused.returncode) == (0, 1)
+    assert "nothing yet" in told.stderr
+    assert listed.stdout.split() == [created["id"]]
+    assert deleted.returncode == 0
+    assert "no webhook yet" in run("list").stderr

@@ -65,7 +65,6 @@ DELIVERIES: Shape[WebhookDelivery] = Shape(
         Column("status", lambda each: each.status),
         Column("attempts", lambda each: str(len(each.attempts)), right=True),
         Column("last answer", _last_outcome),
-        Column("next attempt", lambda each: human.moment(each.next_attempt_at)),
     ),
     lambda each: each.raw,
 )
@@ -93,14 +92,14 @@ def webhooks() -> None:
     ),
     details=_SECRET,
 )
-@click.argument("url", metavar="URL")
+@click.argument("target", metavar="URL")
 @click.option("--name", metavar="NAME", help="A name for people [default: the host]")
 @click.option("--event", "events", type=click.Choice(EVENT_TYPES), multiple=True, help="Only these [default: all]")
 @pass_session
-def create(session: Session, url: str, name: str | None, events: tuple[str, ...]) -> None:
+def create(session: Session, target: str, name: str | None, events: tuple[str, ...]) -> None:
     """Add a receiver."""
-    named = name or urlsplit(url).hostname or url
-    created = session.client.webhooks.create(name=named, url=url, event_types=events or EVENT_TYPES)
+    named = name or urlsplit(target).hostname or target
+    created = session.client.webhooks.create(name=named, url=target, event_types=events or EVENT_TYPES)
     session.console.rows(WITH_SECRET, [created])
     session.console.suggest(f"`overnight webhooks test {created.id}` sends it a sample event")
 

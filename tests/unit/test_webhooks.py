@@ -172,7 +172,7 @@ class Desk:
 
     async def create(self, resource: ResourceId = MINE, **changes: object) -> Endpoint:
         new = {"name": "n", "url": URL, "event_types": ["batch.failed"], **changes}
-        return await self.service.create(resource, NewEndpoint(**new))
+        return await self.service.create(resource, NewEndpoint(**new))  # type: ignore[arg-type]
 
     def answer(self, sent: Sent) -> Callable[[Posted], Awaitable[Sent]]:
         async def answer(_: Posted) -> Sent:

@@ -186,7 +186,7 @@ async def _created(service: KeyService, name: str, offer: Offer | None) -> Liste
     details="A resource owns files and batches; nobody sees those of another.\n\n" + _WHERE,
 )
 def resources() -> None:
-    """Create and list the resources that keys open, set their offers and cap them."""
+    """Create, list and cap the resources that keys open."""
 
 
 resources.add_command(caps.cap)

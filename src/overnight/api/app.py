@@ -14,6 +14,7 @@ from overnight.api.context import PREFIXES, Context, Services
 from overnight.api.files import file_routes
 from overnight.api.health import health_routes
 from overnight.api.models import deployment_routes, model_routes
+from overnight.api.requests import request_routes
 from overnight.api.schemas import ErrorObject
 from overnight.api.uploads import upload_routes
 
@@ -59,7 +60,7 @@ def make_app(
 
 def _mount(app: FastAPI, context: Context) -> None:
     prefix = context.prefix
-    makers = [file_routes, upload_routes, batch_routes]
+    makers = [file_routes, upload_routes, batch_routes, request_routes]
     if prefix.documented:
         makers.append(model_routes)
     if prefix.path == "/openai":

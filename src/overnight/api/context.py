@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from overnight.ports.troubles import Trouble
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
+    from overnight.services.check import CheckService
     from overnight.services.files import FileService
+    from overnight.services.requests import RequestService
+    from overnight.services.retry import RetryService
     from overnight.services.uploads import UploadService
 
 
@@ -34,6 +37,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FileService
     uploads: UploadService
     batches: BatchService
+    requests: RequestService
+    retries: RetryService
+    checks: CheckService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]

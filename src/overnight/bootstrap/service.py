@@ -30,9 +30,12 @@ from overnight.dispatch.router import Router
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
+from overnight.services.check import CheckService
 from overnight.services.files import FileService
 from overnight.services.keys import Authenticator
+from overnight.services.requests import RequestService
 from overnight.services.retention import Sweeper
+from overnight.services.retry import RetryService
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 
@@ -94,10 +97,15 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
         dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
         file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
+        batch_service = BatchService(batches, clock, entropy, limits, dispatcher)
+        requests = RequestService(batches, files, blobs, results, clock)
         services = Services(
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
-            batches=BatchService(batches, clock, entropy, limits, dispatcher),
+            batches=batch_service,
+            requests=requests,
+            retries=RetryService(requests, batch_service, file_service),
+            checks=CheckService(file_service, blobs, catalogue, offload, limits),
             deployments=catalogue,
             health=lambda: router.health(catalogue.health()),
             troubles=troubles.known,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import LeaseLost, NotYet
 from overnight.dispatch.run import Run
 from overnight.domain.batch import BatchStatus, StopCause
+from overnight.domain.blob_keys import index_key
 from overnight.domain.errors import Unavailable
 from overnight.domain.index import Index
 

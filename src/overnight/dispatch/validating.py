@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overnight.crash_points import reached
-from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import NotYet
 from overnight.domain.batch import BatchStatus, Problem
+from overnight.domain.blob_keys import index_key
 from overnight.domain.file import Purpose
 from overnight.domain.validation import Rules
 from overnight.services.validate import Report, check_file, first_model

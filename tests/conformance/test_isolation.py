@@ -18,8 +18,8 @@ from tests.support.http import Http, Part, Reply
 from tests.support.service import Service
 
 TAGS: Mapping[str, Prefix] = {"OpenAI": OPENAI, "Azure v1": AZURE_V1, "Azure": AZURE}
-# Nobody owns these: every resource sees the same models.
-SHARED = {"model", "deployment"}
+# Nobody owns these: every resource sees the same models, and a custom_id means something within its batch only.
+SHARED = {"model", "deployment", "custom_id"}
 MASKS = (
     (re.compile(rb'("(?:created|expires|cancelling)_at"): ?\d+'), rb"\1:TIME"),
     (re.compile(rb'"id": ?"[^"]+"'), b'"id":"OWN"'),

@@ -24,7 +24,7 @@ _STATE_AT, _REASON_AT = 18, 19
 ENTRY_BYTES = _ENTRY.size
 TAIL_BYTES = _SUMMARY_LENGTH.size
 _MOST = (1 << 40) - 1
-_MOST_TOKENS = (1 << 32) - 1
+_LOW = (1 << 32) - 1
 
 REASONS_KEPT = 100
 """So many different reasons of failure are told apart; whatever comes after them is ``other``."""
@@ -41,10 +41,10 @@ class State(IntEnum):
     NOT_RUN = 3
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request: where its line and its result lie, and what is known of how it ended.
 
-    ``status_code`` is 0 where there was no response; ``reason`` is a number of ``Reasons``, 0 for a success.
+    Lengths and tokens have 32 bits, as in a frame of the result log. ``status_code`` is 0 where there was no response; ``reason`` is a number of ``Reasons``, 0 for a success.
     """
 
     state: State = State.WAITING
@@ -107,20 +107,21 @@ class Reasons:
 
 def pack(place: Place) -> bytes:
     """Lay out a place. What lies too far to be pointed at has no length."""
-    asked, asked_length = _reachable(place.input_offset, place.input_length)
-    got, got_length = _reachable(place.offset, place.length)
+    asked, got = place.input_offset, place.offset
+    if asked > _MOST or got > _MOST:
+        return pack(_reachable(place))
     return _ENTRY.pack(
-        asked & 0xFFFFFFFF,
+        asked & _LOW,
         asked >> 32,
-        asked_length,
-        got & 0xFFFFFFFF,
+        place.input_length,
+        got & _LOW,
         got >> 32,
-        got_length,
+        place.length,
         place.state,
         place.reason,
         place.status_code,
-        min(place.input_tokens, _MOST_TOKENS),
-        min(place.output_tokens, _MOST_TOKENS),
+        place.input_tokens,
+        place.output_tokens,
     )
 
 
@@ -183,5 +184,7 @@ def _find_all(states: bytes | bytearray, state: State) -> Iterator[int]:
         number = states.find(state, number + 1)
 
 
-def _reachable(offset: int, length: int) -> tuple[int, int]:
-    return (offset, length) if offset <= _MOST else (0, 0)
+def _reachable(place: Place) -> Place:
+    if place.input_offset > _MOST:
+        place = msgspec.structs.replace(place, input_offset=0, input_length=0)
+    return place if place.offset <= _MOST else msgspec.structs.replace(place, offset=0, length=0)

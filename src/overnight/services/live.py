@@ -79,7 +79,7 @@ class LiveView:
         return taken
 
     def _note(self, number: int, start: int, frame: Frame, record: bytes) -> None:
-        line = frame.line
+        line, usage = frame.line, frame.usage
         state, reason = State.SUCCEEDED, 0
         if frame.kind is ResultKind.FAILED:
             state, reason = State.FAILED, self._reasons.add(State.FAILED, ending(record).code, line)
@@ -89,8 +89,8 @@ class LiveView:
             length=frame.length,
             reason=reason,
             status_code=status_code(record),
-            input_tokens=frame.usage.input_tokens,
-            output_tokens=frame.usage.output_tokens,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
         )
         self.entries[line * ENTRY_BYTES : (line + 1) * ENTRY_BYTES] = pack(place)
         self._segment[line] = number

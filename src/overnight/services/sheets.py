@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from overnight.domain.places import Place, Reason
     from overnight.services.live import LiveView
 
-SCAN_REQUESTS = 20_000
+SCAN_REQUESTS = 10_000
 """A search looks at so many requests at most before it says how far it came."""
-SCAN_BYTES = 32 * 1024 * 1024
+SCAN_BYTES = 16 * 1024 * 1024
 """And reads about so many bytes of the input at most."""
 
 _ENTRIES_AT_ONCE = 4_096

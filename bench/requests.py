@@ -74,7 +74,14 @@ async def _run(folder: Path) -> list[Figure]:
         *figures,
         *await _pages(service, "after its end"),
         Figure(bench="requests", what="merge with places", value=merging, unit="ms"),
-        Figure(bench="requests", what="places", value=size / _REQUESTS, unit="B/request", goal="< 32", met=size < 32 * _REQUESTS),
+        Figure(
+            bench="requests",
+            what="places",
+            value=size / _REQUESTS,
+            unit="B/request",
+            goal="< 32",
+            met=size < 32 * _REQUESTS,
+        ),
     ]
 
 
@@ -109,7 +116,10 @@ async def _write_input(blobs: LocalBlobs) -> None:
     async with blobs.placing(str(_BATCH.input_blob)) as source, blobs.placing(index_key(_BATCH)) as index:
         with source.open("wb") as lines, index.open("wb") as places:
             for number in range(_REQUESTS):
-                line = b'{"custom_id":"request-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"%s"}]}}\n' % (number, b"x" * 800)
+                line = (
+                    b'{"custom_id":"request-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"%s"}]}}\n'
+                    % (number, b"x" * 800)
+                )
                 lines.write(line)
                 places.write(pack(offset, len(line)))
                 offset += len(line)
@@ -123,7 +133,9 @@ async def _write_log(logs: LocalResultLogs) -> None:
         for line in range(_REQUESTS):
             failed = line % 100 == 7
             custom_id = b'"request-%d"' % line
-            record = response_line(custom_id, request_id(_BATCH.id, line), 429 if failed else 200, "q", refused if failed else body)
+            record = response_line(
+                custom_id, request_id(_BATCH.id, line), 429 if failed else 200, "q", refused if failed else body
+            )
             kind = ResultKind.FAILED if failed else ResultKind.SUCCEEDED
             log.append(Result(line=line, kind=kind, record=record, usage=Usage(input_tokens=200, output_tokens=200)))
             if line % 64 == 0:
@@ -141,7 +153,9 @@ async def _finish(blobs: LocalBlobs, logs: LocalResultLogs, tables: Tables) -> f
         blobs.placing(error_key(_BATCH)) as errors,
         blobs.placing(places_key(_BATCH)) as places,
     ):
-        job = Merge(batch_id=_BATCH.id, input_path=str(source), index_path=str(index), segments=segments, unrun=BATCH_EXPIRED)
+        job = Merge(
+            batch_id=_BATCH.id, input_path=str(source), index_path=str(index), segments=segments, unrun=BATCH_EXPIRED
+        )
         began = time.perf_counter()
         merge(job, output, errors, places)
         spent = (time.perf_counter() - began) * 1_000

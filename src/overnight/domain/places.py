@@ -89,10 +89,12 @@ class Reasons:
         if number is None:
             if len(self._numbers) >= REASONS_KEPT:
                 key = (State.FAILED, OTHER)
-            number = self._numbers.setdefault(key, len(self._numbers) + 1)
+            number = self._numbers.get(key, len(self._numbers) + 1)
             if number > len(self._counts):
                 self._counts.append(0)
                 self._first.append(line)
+            # Last, for another thread may read what is known meanwhile.
+            self._numbers[key] = number
         self._counts[number - 1] += 1
         self._first[number - 1] = min(self._first[number - 1], line)
         return number
@@ -101,7 +103,7 @@ class Reasons:
         """Give what was counted, in the order of the numbers."""
         return tuple(
             Reason(state=state, code=code, count=self._counts[number - 1], first_line=self._first[number - 1])
-            for (state, code), number in self._numbers.items()
+            for (state, code), number in list(self._numbers.items())
         )
 
 

@@ -46,7 +46,7 @@ class LiveView:
         self._reasons = Reasons()
 
     def reasons(self) -> tuple[Reason, ...]:
-        """Give the reasons of the failures so far."""
+        """Give the reasons of the failures so far, also while another thread takes in more."""
         return self._reasons.known()
 
     def segment_of(self, line: int) -> str:
@@ -124,10 +124,7 @@ class LiveViews:
         if len(self._kept) > _VIEWS_KEPT:
             self._kept.popitem(last=False)
         async with kept.lock:
-            now = self._clock.ticks()
-            if kept.read_at is None or now - kept.read_at >= _FRESH_FOR:
-                await self._refresh(kept, batch)
-                kept.read_at = now
+            await self._refresh(kept, batch)
         return kept.view
 
     async def read(self, batch: Batch, view: LiveView, line: int, length: int) -> bytes:
@@ -136,11 +133,15 @@ class LiveViews:
         return await self._logs.read(batch.id, view.segment_of(line), offset=offset, length=length)
 
     async def _refresh(self, kept: _Kept, batch: Batch) -> None:
+        now = self._clock.ticks()
+        if kept.read_at is not None and now - kept.read_at < _FRESH_FOR:
+            return
         segments = list(await self._logs.durable(batch.id, epoch=batch.epoch))
         if not kept.view.fits(segments):
             kept.view = LiveView(batch.total)
         for number, segment in enumerate(segments):
             await self._read_on(kept.view, number, segment, batch.id)
+        kept.read_at = now
 
     async def _read_on(self, view: LiveView, number: int, segment: Segment, batch_id: BatchId) -> None:
         start, most = view.begin(number, segment.path), _PIECE

@@ -219,11 +219,9 @@ def to_row(sheet: Sheet, line: int, place: Place, custom_id: str | None) -> Requ
 
 def lines_in(sheet: Sheet, states: frozenset[State]) -> Iterator[Span]:
     """Give the lines of the requests in these states, in order. Raises ``OSError``."""
-    for line, place in _matches(sheet, RequestQuery(), None):
-        if place.state in states:
-            span = sheet.line(line, place)
-            if span is not None:
-                yield span
+    matches = _matches(sheet, RequestQuery(), None)
+    spans = (sheet.line(line, place) for line, place in matches if place.state in states)
+    return (span for span in spans if span is not None)
 
 
 class _Search:

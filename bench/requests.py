@@ -1,10 +1,11 @@
-"""Reading the requests of a batch of 100,000: pages while it runs and after its end, a search, and what a merge costs."""
+"""Reading the requests of a batch of 100,000: pages while it runs and after its end, searches, and the merge."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -93,7 +94,7 @@ async def _pages(service: RequestService, when: str) -> list[Figure]:
     }
     figures = []
     for what, query in queries.items():
-        spent = await _time(lambda query=query: service.page(_MINE, _BATCH.id, query))
+        spent = await _time(partial(service.page, _MINE, _BATCH.id, query))
         figures.append(
             Figure(bench="requests", what=f"{what} {when}", value=spent, unit="ms", goal="< 100", met=spent < 100)
         )

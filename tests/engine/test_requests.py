@@ -1,6 +1,7 @@
 """Looking into a batch while it runs, after a restart, after its end, and after its files are gone."""
 
 import json
+from typing import Any
 
 import pytest
 from tests.engine.house import House, Memory, line, number_of
@@ -28,8 +29,8 @@ def requests_of(house: House) -> RequestService:
     return RequestService(stores.batches, stores.files, stores.blobs, stores.logs, house.clock)
 
 
-async def rows(house: House, batch: Batch, **query: object) -> list[RequestRow]:
-    page = await requests_of(house).page(ME, batch.id, RequestQuery(**query))  # type: ignore[arg-type] - of any names
+async def rows(house: House, batch: Batch, **query: Any) -> list[RequestRow]:
+    page = await requests_of(house).page(ME, batch.id, RequestQuery(**query))
     return list(page.rows)
 
 

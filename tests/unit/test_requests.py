@@ -76,6 +76,9 @@ class Shop:
     def batch_created(self) -> None:
         """Nobody works here."""
 
+    def batch_changed(self, batch_id: BatchId) -> None:
+        """Nobody works here."""
+
     async def upload(self, content: bytes, purpose: str = "batch") -> File:
         async with self.files.receiving(Flavour.OPENAI) as receiver:
             await receiver.write(content)
@@ -471,7 +474,8 @@ class TestMerged:
         """No file, or empty ones."""
 
         async def empty() -> AsyncIterator[bytes]:
-            for piece in ():
+            nothing: tuple[bytes, ...] = ()
+            for piece in nothing:
                 yield piece
 
         assert [piece async for piece in merged_lines([empty(), empty()])] == []

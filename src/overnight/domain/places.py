@@ -44,7 +44,8 @@ class State(IntEnum):
 class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request: where its line and its result lie, and what is known of how it ended.
 
-    Lengths and tokens have 32 bits, as in a frame of the result log. ``status_code`` is 0 where there was no response; ``reason`` is a number of ``Reasons``, 0 for a success.
+    Lengths and tokens have 32 bits, as in a frame of the result log. ``status_code`` is 0 where there was no response;
+    ``reason`` is a number of ``Reasons``, 0 for a success.
     """
 
     state: State = State.WAITING

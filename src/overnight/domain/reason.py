@@ -7,6 +7,7 @@ import re
 import msgspec
 
 UNREADABLE = "unreadable_line"
+NO_RESPONSE = "no_response"
 LONGEST_MESSAGE = 200
 
 # No string in JSON can hold these bytes: its quotes are escaped.
@@ -59,7 +60,7 @@ def ending(raw: bytes | memoryview) -> Ending:
     if line.error is not None:
         return Ending(code=_code(line.error, "error"), custom_id=custom_id, message=_short(line.error.message))
     if line.response is None:
-        return Ending(code="no_response", custom_id=custom_id, message="")
+        return Ending(code=NO_RESPONSE, custom_id=custom_id, message="")
     reason = _reason_in_body(line.response.body)
     code = _code(reason, f"http_{line.response.status_code}")
     return Ending(code=code, custom_id=custom_id, message=_short(reason.message))

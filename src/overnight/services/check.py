@@ -132,7 +132,7 @@ def survey_file(path: Path, most: int, longest: int) -> Survey:
     Raises ``OSError``.
     """
     models, endpoints = Counter[str](), Counter[str]()
-    first = []
+    first: list[First] = []
     with path.open("rb", buffering=_READ_BUFFER) as source:
         for number, _, size, raw in islice(lines(source, longest), most):
             if len(first) < FIRST_REQUESTS:

@@ -60,15 +60,17 @@ async def _merge(owned: Owned) -> Merged:
         parts.logs.segments(batch.id, epoch=batch.epoch) as segments,
         parts.blobs.placing(output_key(batch)) as output,
     ):
-        async with parts.blobs.placing(error_key(batch)) as errors, parts.blobs.placing(places_key(batch)) as places:
-            job = Merge(
-                batch_id=batch.id,
-                input_path=str(source),
-                index_path=str(index),
-                segments=segments,
-                unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
-            )
-            merged = await parts.offload.run(merge, job, output, errors, places)
+        async with parts.blobs.placing(error_key(batch)) as errors:
+            async with parts.blobs.placing(places_key(batch)) as places:
+                job = Merge(
+                    batch_id=batch.id,
+                    input_path=str(source),
+                    index_path=str(index),
+                    segments=segments,
+                    unrun=BATCH_CANCELLED if cancelled else BATCH_EXPIRED,
+                )
+                merged = await parts.offload.run(merge, job, output, errors, places)
+            reached("places.placed")
         reached("error_file.placed")
     reached("output_file.placed")
     return merged

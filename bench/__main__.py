@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery, tokens
+from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery, requests, tokens
 from bench.figures import Figure, show
 
 BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
     "big-file": big_file.run,
     "log": log.run,
     "recovery": recovery.run,
+    "requests": requests.run,
     "upload-and-polling": polling.run,
     "tokens": tokens.run,
 }

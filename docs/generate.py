@@ -342,6 +342,14 @@ DIFFERENCES = {
     "create_batch": "OpenAI compares `endpoint` exactly, Azure with and without `/v1`. After 24 hours OpenAI's batches"
     " expire, Azure's go on. Ids: `batch_` and 32 digits, on Azure a UUID.",
     "get_batch": "At the end Azure shows both file ids, even of an empty file; OpenAI shows null for an empty one.",
+    "list_requests": "An addition of ours. `next_offset` goes on; a search by `custom_id` looks at 10,000 requests or"
+    " 16 MiB of them at most, and says in `searched` how many they were.",
+    "get_request": "An addition of ours. `requests/?line=17` finds a request whose id does not fit into a path.",
+    "list_failures": "An addition of ours.",
+    "list_newest_results": "An addition of ours.",
+    "get_results": "An addition of ours. A batch that has not ended, or lost a file: 409.",
+    "retry_batch": "An addition of ours. A batch that has not ended, or has no such requests: 409.",
+    "check_file": "An addition of ours.",
     "cancel_batch": "A batch that has ended: 409, on Azure with the code `conflict`, on OpenAI with null.",
     **dict.fromkeys(
         (

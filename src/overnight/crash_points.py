@@ -41,6 +41,7 @@ POINTS = (
     "log.synced",
     "log.written",
     "output_file.placed",
+    "places.placed",
     "upload.added",
     "upload.cancelled",
     "upload.completed",

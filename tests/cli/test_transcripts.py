@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import COMMAND, MODEL, Cli, Outcome, request, wait_until
 from tests.support.service import Service
 
-from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, error, held
+from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held
 
 Write = Callable[..., Path]
 
@@ -280,6 +280,25 @@ def test_watch_shows_each_phase(cli: Cli, write: Write) -> None:
         "completed",
     ]
     assert found.code == 0
+
+
+def test_failed_requests_are_run_again_as_a_new_batch(cli: Cli, write: Write, upstream: ScriptedUpstream) -> None:
+    """Only those; a batch without any says so."""
+    upstream.script = by_text({"odd": error(400)})
+    write(request("a"), request("b", "odd"), request("c", "odd"))
+    old = cli("batches", "create", "prompts.jsonl", "-q").stdout.strip()
+    cli("batches", "wait", old)
+    upstream.script = answer()
+
+    again = cli("batches", "retry", old, "-q").stdout.strip()
+    waited = cli("batches", "wait", again)
+
+    assert waited.code == 0
+    ids = [json.loads(line)["custom_id"] for line in cli("batches", "results", again).stdout.splitlines()]
+    assert ids == ["b", "c"]
+    refused = cli("batches", "retry", again, "--all-unfinished")
+    assert refused.code == 1
+    assert "nothing to run again" in refused.stderr
 
 
 def test_a_cancelled_batch_keeps_what_is_finished(cli: Cli, write: Write, upstream: ScriptedUpstream) -> None:

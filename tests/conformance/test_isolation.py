@@ -27,8 +27,8 @@ ADMIN = "Admin"
 # Its routes are those of Azure's (dated) files, uploads and batches, and stand in no document.
 ALIAS = "Azure deployments"
 WALKED: Mapping[str, Prefix] = {**TAGS, ALIAS: DEPLOYMENTS}
-# Nobody owns these: every resource sees the same models.
-SHARED = {"model", "deployment"}
+# Nobody owns these: every resource sees the same models, and a custom_id means something within its batch only.
+SHARED = {"model", "deployment", "custom_id"}
 CURSORS = {
     "/batches": "batch_id",
     "/files": "file_id",

@@ -160,6 +160,18 @@ async def test_the_batches_that_have_not_ended_are_told_from_the_others(batches:
     assert await batches.active([]) == set()
 
 
+async def test_known_batches_are_given_whatever_their_resource_and_status(batches: Batches) -> None:
+    """For those that clean up."""
+    mine, ended = a_batch(), replace(a_batch("batch_2", OTHERS), status=S.COMPLETED, epoch=3)
+    await batches.add(mine)
+    await batches.add(ended)
+
+    known = await batches.known([ended.id, mine.id, BatchId("batch_unknown")])
+
+    assert sorted(known, key=lambda each: each.resource) == sorted([mine, ended], key=lambda each: each.resource)
+    assert await batches.known([]) == []
+
+
 async def test_a_save_writes_only_what_differs(batches: Batches) -> None:
     """Progress that was recorded in between is not undone."""
     await batches.add(a_batch())

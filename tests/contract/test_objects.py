@@ -347,3 +347,17 @@ def test_a_url_that_names_no_store_is_refused(url: str, reason: str, monkeypatch
         open_store(url)
 
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("failing", ["list", "get_async", "get_range_async"])
+async def test_one_who_looks_on_is_told_of_a_store_that_does_not_answer(
+    logs: ObjectResultLogs, faulty: Faulty, failing: str
+) -> None:
+    """It is no reason to show a request as waiting."""
+    async with opened(logs, 1) as log:
+        log.append(a_result(0))
+    faulty.failing = {failing}
+
+    with pytest.raises(Unavailable, match="does not answer"):  # noqa: PT012 - either call may be the one
+        for segment in await logs.durable(BATCH, epoch=1):
+            await logs.read(BATCH, segment.path, offset=0, length=8)

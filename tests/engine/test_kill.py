@@ -22,14 +22,19 @@ def test_a_service_killed_again_and_again_ends_each_request_exactly_once(tmp_pat
         service.start()
         batch_id = _api(service).create(_api(service).upload(chats(REQUESTS, OPENAI.endpoint)))
         recorded = 0
+        listed: set[str] = set()
         for kill in range(1, KILLS + 1):
             upstream.wait_for(kill * REQUESTS // (KILLS + 2), timeout=30)
             recorded = max(recorded, _api(service).batch(batch_id)["request_counts"]["completed"])
+            listed |= _listed(service, batch_id)
             service.kill()
             service.start()
             shown = _api(service).batch(batch_id)["request_counts"]["completed"]
             assert shown >= recorded
+            assert _listed(service, batch_id) >= listed
+        assert listed
         _check_end(service, batch_id)
+        assert len(_listed(service, batch_id)) == REQUESTS
         service.stop()
 
     tries = Counter(received.body for received in upstream.asked)
@@ -88,6 +93,13 @@ def test_the_books_of_a_service_killed_again_and_again_say_what_its_result_files
     assert report["usage"]["input_tokens"] == used["input"]
     assert report["usage"]["output_tokens"] == used["output"]
     assert used["completed"] == 2 * REQUESTS
+
+
+def _listed(service: Service, batch_id: str) -> set[str]:
+    """Say which requests are listed as done."""
+    reply = _api(service).get(f"/batches/{batch_id}/requests?status=succeeded&limit={REQUESTS}")
+    assert reply.status == 200, reply
+    return {row["custom_id"] for row in reply.json()["data"]}
 
 
 def _completed(service: Service, batch_id: str) -> int:

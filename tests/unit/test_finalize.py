@@ -55,7 +55,7 @@ class Bench:
             segments=self.segments,
             unrun=unrun,
         )
-        merged = merge(job, output, errors)
+        merged = merge(job, output, errors, self.folder / "places")
         return merged, _entries(output), _entries(errors)
 
 

@@ -16,6 +16,7 @@ from overnight.api.files import file_routes
 from overnight.api.health import health_routes
 from overnight.api.models import deployment_routes, model_routes
 from overnight.api.quotas import quota_routes
+from overnight.api.requests import request_routes
 from overnight.api.schemas import ErrorObject
 from overnight.api.uploads import upload_routes
 from overnight.api.usage import usage_routes
@@ -64,7 +65,7 @@ def make_app(
 
 def _mount(app: FastAPI, context: Context) -> None:
     prefix = context.prefix
-    makers = [file_routes, upload_routes, batch_routes, usage_routes]
+    makers = [file_routes, upload_routes, batch_routes, request_routes, usage_routes]
     if prefix.documented:
         makers += [model_routes, quota_routes]
     if prefix.path == "/openai":

@@ -18,7 +18,7 @@ from overnight.services.batches import NewBatch
 
 _DEFAULT_PAGE = 20
 
-_ABOUT_KEY = "Your name for this request: sent again with the same key within 24 hours, it makes no second batch."
+ABOUT_KEY = "Your name for this request: sent again with the same key within 24 hours, it makes no second batch."
 
 # SDKs count here how often they have sent a request again by themselves (CONTRACT section 6.4).
 _RETRY_COUNT = "x-stainless-retry-count"
@@ -36,11 +36,11 @@ def batch_routes(context: Context) -> APIRouter:
     async def create_batch(
         request: Request,
         body: CreateBatchBody,
-        idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key", description=_ABOUT_KEY)] = None,
+        idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key", description=ABOUT_KEY)] = None,
     ) -> Response:
         """Create a batch; its input is checked after this has answered."""
         resource = context.resource(request)
-        new = _new_batch(body, idempotency_key, sent_again=_is_sent_again(request))
+        new = _new_batch(body, idempotency_key, sent_again=is_sent_again(request))
         batch = await batches.create(resource, prefix.flavour, new)
         headers = quota_headers(await gate.state(batch)) if azure else None
         return reply(one.of(batch), status=prefix.batch_created, headers=headers)
@@ -81,7 +81,8 @@ def _query(request: Request, prefix: Prefix, after: str | None, limit: int) -> B
     )
 
 
-def _is_sent_again(request: Request) -> bool:
+def is_sent_again(request: Request) -> bool:
+    """Say whether the client has sent this request before and saw no answer."""
     # Anything can be written into a header, and only a count above 0 means something.
     return request.headers.get(_RETRY_COUNT, "").strip().lstrip("0").isdecimal()
 

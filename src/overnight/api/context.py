@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from overnight.ports.troubles import Trouble
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
+    from overnight.services.check import CheckService
     from overnight.services.estimates import EstimateService
     from overnight.services.files import FileService
     from overnight.services.gate import Gate
     from overnight.services.keys import KeyService
     from overnight.services.quotas import QuotaService
+    from overnight.services.requests import RequestService
+    from overnight.services.retry import RetryService
     from overnight.services.uploads import UploadService
     from overnight.services.usage import UsageService
     from overnight.services.webhooks import WebhookService
@@ -47,6 +50,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageService
     estimates: EstimateService
     webhooks: WebhookService
+    requests: RequestService
+    retries: RetryService
+    checks: CheckService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]

@@ -39,10 +39,13 @@ from overnight.dispatch.webhooks import WebhookDispatcher
 from overnight.domain.ids import WorkerId
 from overnight.domain.retry import RetryPolicy
 from overnight.services.batches import BatchService
+from overnight.services.check import CheckService
 from overnight.services.estimates import EstimateService
 from overnight.services.files import FileService
 from overnight.services.keys import Authenticator, KeyService
+from overnight.services.requests import RequestService
 from overnight.services.retention import Sweeper
+from overnight.services.retry import RetryService
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 
@@ -116,10 +119,15 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         callers = Authenticator(stored_keys, clock)
         tokens = None if settings.oidc is None else open_bearers(settings.oidc, stored_keys, clock, stack)
         webhook_service, webhook_dispatcher = open_webhooks(settings, SqlWebhooks(database), clock, entropy, stack)
+        batch_service = BatchService(batches, clock, entropy, limits, dispatcher, quotas.gate)
+        requests = RequestService(batches, files, blobs, results, clock)
         services = Services(
             files=file_service,
             uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
-            batches=BatchService(batches, clock, entropy, limits, dispatcher, quotas.gate),
+            batches=batch_service,
+            requests=requests,
+            retries=RetryService(requests, batch_service, file_service),
+            checks=CheckService(file_service, blobs, catalogue, offload, limits),
             keys=key_service,
             usage=usage,
             estimates=EstimateService(file_service, blobs, offload, token_counters(settings), usage.prices),

@@ -198,6 +198,29 @@ def cancel(session: Session, batch_id: str) -> None:
 
 
 @batches.command(
+    examples=(
+        "overnight batches retry @last",
+        "overnight batches retry batch_01 --all-unfinished",
+        "overnight batches retry batch_01 -q | overnight batches wait -",
+    ),
+    details="The requests are copied byte for byte from the input file, which must still be there, into a file of "
+    "their own. The new batch has the endpoint and the metadata of the old one, and `retry_of` names that.",
+)
+@click.argument("batch_id", metavar=ID)
+@click.option("--failed", "which", flag_value="failed", default=True, help="Those that failed [default]")
+@click.option("--not-run", "which", flag_value="not_run", help="Those that did not run before the batch ended")
+@click.option("--all-unfinished", "which", flag_value="all_unfinished", help="Both")
+@pass_session
+def retry(session: Session, batch_id: str, which: str) -> None:
+    """Run requests of an ended batch again, as a new batch."""
+    old = _ended(ids.batch(session.client, batch_id))
+    batch = session.client.batches.retry(old.id, which)
+    session.console.say(f"{batch.id} created")
+    session.console.rows(shapes.BATCHES, [batch])
+    session.console.suggest(f"`overnight batches wait {batch.id}` waits for it")
+
+
+@batches.command(
     "results",
     examples=(
         "overnight batches results @last",

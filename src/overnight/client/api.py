@@ -214,6 +214,12 @@ class BatchesApi:
         call = Call(method="POST", path=f"batches/{_segment(batch_id)}/cancel")
         return _decode(self._transport, Batch, self._transport.fetch(call))
 
+    def retry(self, batch_id: str, which: str = "failed") -> Batch:
+        """A new batch of requests that had no success: `failed`, `not_run` or `all_unfinished`."""
+        body = msgspec.json.encode({"which": which})
+        call = Call(method="POST", path=f"batches/{_segment(batch_id)}/retry", body=body)
+        return _decode(self._transport, Batch, self._transport.fetch(call))
+
 
 class WebhooksApi:
     """`…/webhook_endpoints`."""

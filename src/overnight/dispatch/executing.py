@@ -12,10 +12,10 @@ import structlog
 
 from overnight.dispatch.capping import stop_at_cap
 from overnight.dispatch.filtering import open_run
-from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import LeaseLost, NotYet
 from overnight.domain.accounting import tally_of
 from overnight.domain.batch import BatchStatus, StopCause
+from overnight.domain.blob_keys import index_key
 from overnight.domain.errors import Unavailable
 from overnight.domain.index import Index
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overnight.crash_points import reached
-from overnight.dispatch.keys import error_key, index_key, output_key
 from overnight.domain.batch import Batch, BatchStatus, StopCause, terminal_status
+from overnight.domain.blob_keys import error_key, index_key, output_key, places_key
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import output_file_id
@@ -73,14 +73,16 @@ async def _merge(owned: Owned) -> Merged:
         parts.blobs.placing(output_key(batch)) as output,
     ):
         async with parts.blobs.placing(error_key(batch)) as errors:
-            job = Merge(
-                batch_id=batch.id,
-                input_path=str(source),
-                index_path=str(index),
-                segments=segments,
-                unrun=_UNRUN[cause],
-            )
-            merged = await parts.offload.run(merge, job, output, errors)
+            async with parts.blobs.placing(places_key(batch)) as places:
+                job = Merge(
+                    batch_id=batch.id,
+                    input_path=str(source),
+                    index_path=str(index),
+                    segments=segments,
+                    unrun=_UNRUN[cause],
+                )
+                merged = await parts.offload.run(merge, job, output, errors, places)
+            reached("places.placed")
         reached("error_file.placed")
     reached("output_file.placed")
     return merged

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from overnight.crash_points import reached
 from overnight.dispatch.admitting import admit
-from overnight.dispatch.keys import index_key
 from overnight.dispatch.owned import NotYet
 from overnight.domain.batch import BatchStatus, Problem
+from overnight.domain.blob_keys import index_key
 from overnight.domain.file import Purpose
 from overnight.domain.index import ENTRY_BYTES
 from overnight.domain.validation import Rules

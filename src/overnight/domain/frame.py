@@ -60,9 +60,12 @@ def encode(result: Result) -> bytes:
 
 def scan(segment: BinaryIO, length: int) -> Iterator[Frame]:
     """Read the frames within the first ``length`` bytes, up to the first that is cut off or damaged."""
-    if segment.read(len(MAGIC)) != MAGIC:
-        return
-    offset = len(MAGIC)
+    if segment.read(len(MAGIC)) == MAGIC:
+        yield from scan_from(segment, len(MAGIC), length)
+
+
+def scan_from(segment: BinaryIO, offset: int, length: int) -> Iterator[Frame]:
+    """Go on reading at the frame that begins at ``offset``, where the segment stands; see ``scan``."""
     while offset + HEADER_BYTES <= length:
         head = segment.read(HEADER_BYTES)
         if len(head) < HEADER_BYTES:

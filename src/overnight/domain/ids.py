@@ -64,3 +64,12 @@ def request_id(batch: BatchId, line: int) -> str:
 def request_id_prefix(batch: BatchId) -> str:
     """Give what the ids of all requests of a batch begin with; the number of the line follows in 8 digits."""
     return f"batch_req_{batch.removeprefix('batch_').replace('-', '')[:24]}"
+
+
+_ID_END = b'","custom_id":'
+
+
+def line_of(record: bytes) -> int:
+    """Read off a line of a result file, which begins with the id of its request, which request that is, from 0."""
+    end = record.index(_ID_END)
+    return int(record[end - 8 : end], 16)

@@ -120,6 +120,9 @@ class Batches(Protocol):
         Does nothing if the claim was lost.
         """
 
+    async def known(self, batch_ids: Sequence[BatchId]) -> Sequence[Batch]:
+        """Give those of the batches that there are, of whatever resource, in no particular order."""
+
     async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
         """Give those of the batches that have not ended."""
 

@@ -53,6 +53,17 @@ class ResultLogs(Protocol):
         They are there until the context is left, and must not be changed.
         """
 
+    async def durable(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
+        """Give what is durable of the log by now, oldest first, for a reader while others write; none is fine.
+
+        It is what the ``epoch`` sees, or a newer one that has begun; no epoch is pinned by it. The ``path`` of a
+        segment is its name for ``read``, and its last frame may be cut off. A segment grows; it is shorter than before
+        only where a new epoch has left out what its old owner still wrote.
+        """
+
+    async def read(self, batch_id: BatchId, segment: str, *, offset: int, length: int) -> bytes:
+        """Read a piece of a segment, shorter at its end. Raises ``FileNotFoundError`` if the log was removed."""
+
     async def batch_ids(self) -> Sequence[BatchId]:
         """Give the batches that have a log."""
 

@@ -46,6 +46,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller asks for.
 
     ``idempotency_key`` names the request; ``sent_again`` says that the client has sent it before and saw no answer.
+    ``derived_from`` tells what the input was made from, where that, not the file, makes two requests equal.
     """
 
     input_file_id: str
@@ -55,6 +56,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     output_expires_after: ExpiresAfter | None = None
     idempotency_key: str | None = None
     sent_again: bool = False
+    derived_from: str | None = None
 
 
 class BatchService:
@@ -177,7 +179,7 @@ def _fingerprint(flavour: Flavour, new: NewBatch) -> str:
     """Put what a request asks for into one text, equal only for equal requests."""
     asked = (
         flavour,
-        new.input_file_id,
+        new.derived_from or new.input_file_id,
         new.endpoint,
         new.completion_window,
         new.metadata,

@@ -17,6 +17,8 @@ import msgspec
 from overnight.domain.frame import Segment, scan
 from overnight.domain.ids import BatchId, request_id
 from overnight.domain.index import Index
+from overnight.domain.places import MAGIC, Place, Reasons, State, Summary, encode_summary, pack
+from overnight.domain.reason import ending, status_code
 from overnight.domain.request import parse_request
 from overnight.domain.result import Count, Tally, error_line
 
@@ -41,60 +43,129 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
     unrun: int
 
 
-class _Places:
-    """Where the result of each request lies: 17 bytes a request, whatever the size of the results."""
+class _Found:
+    """Where the result of each request lies: 25 bytes a request, whatever the size of the results."""
 
     def __init__(self, total: int) -> None:
         self.segment = array("i", [_NOT_RUN]) * total
         self.offset = array("Q", [0]) * total
         self.length = array("I", [0]) * total
         self.kind = bytearray(total)
+        self.input_tokens = array("I", [0]) * total
+        self.output_tokens = array("I", [0]) * total
 
 
-def merge(job: Merge, output_path: Path, error_path: Path) -> Merged:
-    """Write both files: each request of the input exactly once, in exactly one of them. Raises ``OSError``."""
+def merge(job: Merge, output_path: Path, error_path: Path, places_path: Path) -> Merged:
+    """Write both files, each request of the input exactly once, in exactly one of them, and where each one lies.
+
+    Raises ``OSError``.
+    """
     index = Index(Path(job.index_path).read_bytes())
-    places, tally = _read_log(job.segments, len(index))
+    found, tally = _read_log(job.segments, len(index))
     unrun = 0
     with ExitStack() as stack:
         files = [stack.enter_context(Path(segment.path).open("rb", buffering=0)) for segment in job.segments]
         logs = [file.fileno() for file in files]
         source = stack.enter_context(Path(job.input_path).open("rb", buffering=0))
-        output = stack.enter_context(output_path.open("wb", buffering=_WRITE_BUFFER))
-        errors = stack.enter_context(error_path.open("wb", buffering=_WRITE_BUFFER))
+        output = _Target(stack.enter_context(output_path.open("wb", buffering=_WRITE_BUFFER)))
+        errors = _Target(stack.enter_context(error_path.open("wb", buffering=_WRITE_BUFFER)))
+        places = _PlacesWriter(stack.enter_context(places_path.open("wb", buffering=_WRITE_BUFFER)), index)
         for line in range(len(index)):
-            segment = places.segment[line]
+            segment = found.segment[line]
             if segment == _NOT_RUN:
                 unrun += 1
                 offset, length = index[line]
-                _write(errors, _unrun_record(job, line, os.pread(source.fileno(), length, offset)))
+                record = _unrun_record(job, line, os.pread(source.fileno(), length, offset))
+                places.not_run(line, job.unrun[0], record, errors.write(record))
             else:
-                record = os.pread(logs[segment], places.length[line], places.offset[line])
-                _write(errors if places.kind[line] else output, record)
+                record = os.pread(logs[segment], found.length[line], found.offset[line])
+                target = errors if found.kind[line] else output
+                places.ended(line, found, record, target.write(record))
+        places.finish()
     return Merged(tally=tally, unrun=unrun)
 
 
-def _read_log(segments: Sequence[Segment], total: int) -> tuple[_Places, Tally]:
-    places = _Places(total)
+class _Target:
+    """A file of lines that knows where its end is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._end = 0
+
+    def write(self, record: bytes) -> int:
+        """Add a line and say where it begins."""
+        start = self._end
+        self._file.write(record)
+        self._file.write(b"\n")
+        self._end += len(record) + 1
+        return start
+
+
+class _PlacesWriter:
+    """Writes a blob of places, line by line."""
+
+    def __init__(self, file: BinaryIO, index: Index) -> None:
+        self._file = file
+        self._index = index
+        self._reasons = Reasons()
+        self._file.write(MAGIC)
+
+    def ended(self, line: int, found: _Found, record: bytes, offset: int) -> None:
+        """Note a request that has a result."""
+        state, reason = State.SUCCEEDED, 0
+        if found.kind[line]:
+            state = State.FAILED
+            reason = self._reasons.add(state, ending(record).code, line)
+        asked_at, asked = self._index[line]
+        place = Place(
+            state=state,
+            input_offset=asked_at,
+            input_length=asked,
+            offset=offset,
+            length=len(record),
+            reason=reason,
+            status_code=status_code(record),
+            input_tokens=found.input_tokens[line],
+            output_tokens=found.output_tokens[line],
+        )
+        self._file.write(pack(place))
+
+    def not_run(self, line: int, code: str, record: bytes, offset: int) -> None:
+        """Note a request that the batch ended without."""
+        asked_at, asked = self._index[line]
+        place = Place(
+            state=State.NOT_RUN,
+            input_offset=asked_at,
+            input_length=asked,
+            offset=offset,
+            length=len(record),
+            reason=self._reasons.add(State.NOT_RUN, code, line),
+        )
+        self._file.write(pack(place))
+
+    def finish(self) -> None:
+        """Write what the entries add up to."""
+        self._file.write(encode_summary(Summary(total=len(self._index), reasons=self._reasons.known())))
+
+
+def _read_log(segments: Sequence[Segment], total: int) -> tuple[_Found, Tally]:
+    found = _Found(total)
     count = Count()
     for number, segment in enumerate(segments):
         with Path(segment.path).open("rb", buffering=_WRITE_BUFFER) as log:
             for frame in scan(log, segment.length):
-                if places.segment[frame.line] != _NOT_RUN:
+                if found.segment[frame.line] != _NOT_RUN:
                     continue
-                places.segment[frame.line] = number
-                places.offset[frame.line] = frame.offset
-                places.length[frame.line] = frame.length
-                places.kind[frame.line] = frame.kind
+                found.segment[frame.line] = number
+                found.offset[frame.line] = frame.offset
+                found.length[frame.line] = frame.length
+                found.kind[frame.line] = frame.kind
+                found.input_tokens[frame.line] = frame.usage.input_tokens
+                found.output_tokens[frame.line] = frame.usage.output_tokens
                 count.add(frame.kind, frame.usage)
-    return places, count.tally()
+    return found, count.tally()
 
 
 def _unrun_record(job: Merge, line: int, raw: bytes) -> bytes:
     code, message = job.unrun
     return error_line(parse_request(line, raw).custom_id, request_id(job.batch_id, line), code, message)
-
-
-def _write(target: BinaryIO, record: bytes) -> None:
-    target.write(record)
-    target.write(b"\n")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from overnight.domain.blob_keys import PLACES, error_key, output_key, places_key
 from overnight.domain.ids import BatchId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from overnight.ports.batches import Batches
     from overnight.ports.blobs import Blobs
@@ -75,8 +76,18 @@ class Sweeper:
     async def _needed(self, keys: Sequence[str]) -> set[str]:
         owners = {key: BatchId(key.split("/")[1]) for key in keys if key.startswith(_OF_BATCHES)}
         active = await self._batches.active(list(owners.values()))
-        of_batches = {key for key, owner in owners.items() if owner in active}
+        of_batches = {key for key, owner in owners.items() if owner in active} | await self._places(keys, owners)
         return of_batches | await self._files.known_blobs(keys) | await self._uploads.known_blobs(keys)
+
+    async def _places(self, keys: Sequence[str], owners: Mapping[str, BatchId]) -> set[str]:
+        """Give the places that say where something lies: they go with the last file of their batch."""
+        asked = {owners[key] for key in keys if key.endswith(PLACES)}
+        if not asked:
+            return set()
+        batches = [batch for batch in await self._batches.known(list(asked)) if batch.ended]
+        files = {batch.id: (str(batch.input_blob), output_key(batch), error_key(batch)) for batch in batches}
+        stored = await self._files.known_blobs([blob for blobs in files.values() for blob in blobs])
+        return {places_key(batch) for batch in batches if not stored.isdisjoint(files[batch.id])}
 
 
 def _chunks(things: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -35,6 +35,10 @@ class Kept(msgspec.Struct):
             self.pins[epoch] = self._readable(epoch)
         return self.pins[epoch]
 
+    def durable(self, epoch: int) -> dict[int, int]:
+        """Give what this epoch, or a newer one that has begun, would find, without fixing it."""
+        return self._readable(max([epoch, *self.pins]) + 1)
+
     def _readable(self, epoch: int) -> dict[int, int]:
         last = max((pin for pin in self.pins if pin < epoch), default=0)
         later = {old: len(data) for old, data in sorted(self.segments.items()) if last <= old < epoch}
@@ -128,6 +132,16 @@ class MemoryResultLogs:
         if epoch in kept.segments:
             visible.append((epoch, bytes(kept.segments[epoch])))
         yield [self._lend(f"{batch_id}-{epoch}-{old}.log", data) for old, data in visible]
+
+    async def durable(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
+        kept = self.logs.get(batch_id, Kept())
+        visible = kept.durable(epoch)
+        return [Segment(path=str(old), length=length) for old, length in visible.items()]
+
+    async def read(self, batch_id: BatchId, segment: str, *, offset: int, length: int) -> bytes:
+        if batch_id not in self.logs:
+            raise FileNotFoundError(batch_id)
+        return bytes(self.logs[batch_id].segments[int(segment)][offset : offset + length])
 
     async def batch_ids(self) -> Sequence[BatchId]:
         return list(self.logs)

@@ -176,6 +176,9 @@ class MemoryBatches:
         if self._current(batch) is not None and self._is_held(batch.id, worker):
             self._tables.leases[batch.id] = (None, until)
 
+    async def known(self, batch_ids: Sequence[BatchId]) -> Sequence[Batch]:
+        return [self._tables.batches[batch_id] for batch_id in batch_ids if batch_id in self._tables.batches]
+
     async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
         stored = self._tables.batches
         return {name for name in batch_ids if name in stored and stored[name].status in ACTIVE}

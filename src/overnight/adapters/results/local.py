@@ -60,6 +60,12 @@ class LocalResultLogs:
     async def segments(self, batch_id: BatchId, *, epoch: int) -> AsyncIterator[Sequence[Segment]]:
         yield await asyncio.to_thread(_visible, self._root / batch_id, epoch)
 
+    async def durable(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
+        return await asyncio.to_thread(_durable, self._root / batch_id, epoch)
+
+    async def read(self, batch_id: BatchId, segment: str, *, offset: int, length: int) -> bytes:
+        return await asyncio.to_thread(_read, self._root / batch_id / segment, offset, length)
+
     async def batch_ids(self) -> Sequence[BatchId]:
         return [BatchId(folder.name) for folder in await asyncio.to_thread(_entries, self._root)]
 
@@ -93,17 +99,41 @@ def _pinned(folder: Path, epoch: int) -> list[Segment]:
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
         _write_pin(pin, _readable(folder, epoch))
-    named = msgspec.json.decode(pin.read_bytes(), type=list[Segment])
-    return [Segment(path=str(folder / segment.path), length=segment.length) for segment in named]
+    return [Segment(path=str(folder / segment.path), length=segment.length) for segment in _read_pin(folder, epoch)]
+
+
+def _read_pin(folder: Path, epoch: int) -> list[Segment]:
+    return msgspec.json.decode((folder / f"{epoch:08d}.pin").read_bytes(), type=list[Segment])
 
 
 def _readable(folder: Path, epoch: int) -> list[Segment]:
     """Find what counts of earlier epochs: what the last pin says, and whole frames of what came after it."""
     pins = sorted(int(path.stem) for path in folder.glob("*.pin") if int(path.stem) < epoch)
     last = pins[-1] if pins else 0
-    earlier = msgspec.json.decode((folder / f"{last:08d}.pin").read_bytes(), type=list[Segment]) if pins else []
+    earlier = _read_pin(folder, last) if pins else []
     later = [Segment(path=path.name, length=_valid_length(path)) for path in _segments_of(folder, last, epoch - 1)]
     return [*earlier, *later]
+
+
+def _durable(folder: Path, epoch: int) -> list[Segment]:
+    newest = max((int(path.stem) for path in folder.glob("*.pin")), default=None)
+    if newest is None:
+        return []
+    later = _segments_of(folder, newest, max(epoch, newest))
+    return [*_read_pin(folder, newest), *(Segment(path=path.name, length=_sync(path)) for path in later)]
+
+
+def _sync(path: Path) -> int:
+    """Make durable what is written by now, and say how much that is: a reader shows nothing that could still go."""
+    with path.open("rb", buffering=0) as file:
+        length = os.fstat(file.fileno()).st_size
+        os.fsync(file.fileno())
+    return length
+
+
+def _read(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), length, offset)
 
 
 def _segments_of(folder: Path, first: int, last: int) -> list[Path]:

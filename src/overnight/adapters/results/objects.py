@@ -101,6 +101,27 @@ class ObjectResultLogs:
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
+    async def durable(self, batch_id: BatchId, *, epoch: int) -> Sequence[Segment]:
+        """Give the segments that are stored. Raises ``Unavailable``."""
+        found = await self._found(batch_id)
+        newest = max((_epoch(each.path) for each in found if each.path.endswith(".pin")), default=0)
+        try:
+            # As the next epoch would pin it, if it began now.
+            visible = await self._readable(found, max(epoch, newest) + 1)
+        except BaseError as error:
+            raise _unavailable(error) from error
+        return [Segment(path=each.path.rpartition("/")[2], length=each.length) for each in visible]
+
+    async def read(self, batch_id: BatchId, segment: str, *, offset: int, length: int) -> bytes:
+        """Read a piece of a segment. Raises ``Unavailable``."""
+        try:
+            piece = await self._store.get_range_async(f"{_folder(batch_id)}/{segment}", start=offset, length=length)
+        except FileNotFoundError:
+            raise
+        except BaseError as error:
+            raise _unavailable(error) from error
+        return piece.to_bytes()
+
     async def batch_ids(self) -> Sequence[BatchId]:
         # Asking for the folders alone is not enough: some stores still show one that has become empty.
         keys = [each.path async for each in self._objects(_ROOT)]
@@ -119,7 +140,7 @@ class ObjectResultLogs:
 
     async def _visible(self, batch_id: BatchId, epoch: int) -> tuple[list[Segment], list[Segment]]:
         """Give the segments of earlier epochs as this epoch sees them, pinned the first time, and its own."""
-        found = sorted([each async for each in self._objects(_folder(batch_id))], key=lambda each: each.path)
+        found = await self._found(batch_id)
         pin = f"{_folder(batch_id)}/{epoch:08d}.pin"
         try:
             if all(each.path != pin for each in found):
@@ -128,6 +149,9 @@ class ObjectResultLogs:
             return await self._read_pin(pin), _segments_of(found, epoch, epoch)
         except BaseError as error:
             raise _unavailable(error) from error
+
+    async def _found(self, batch_id: BatchId) -> list[Segment]:
+        return sorted([each async for each in self._objects(_folder(batch_id))], key=lambda each: each.path)
 
     async def _readable(self, found: Sequence[Segment], epoch: int) -> list[Segment]:
         """Find what counts of earlier epochs: what the last pin says, and what came after it."""

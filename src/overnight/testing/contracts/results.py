@@ -100,6 +100,45 @@ async def an_epoch_that_never_appended_can_be_read(logs: ResultLogs) -> None:
     expect([4], sorted(await _read(logs, 2)))
 
 
+async def what_is_durable_can_be_read_while_it_is_written(logs: ResultLogs) -> None:
+    """By whoever knows the batch, before and after an epoch has begun, and without one being pinned by it."""
+    expect([], list(await logs.durable(_BATCH, epoch=1)))
+    async with _opened(logs, 1) as log:
+        log.append(_result(3, "first"))
+        await log.flush()
+        expect({3: "first"}, await _read_durable(logs, 1))
+        log.append(_result(1, "second"))
+        await log.flush()
+        expect({1: "second", 3: "first"}, await _read_durable(logs, 2))
+        log.append(_result(2, "third"))
+    async with _opened(logs, 2) as newer:
+        newer.append(_result(4, "fourth"))
+        await newer.flush()
+        everything = {1: "second", 2: "third", 3: "first", 4: "fourth"}
+        expect(everything, await _read_durable(logs, 1))
+        expect(everything, await _read_durable(logs, 2))
+    segment = (await logs.durable(_BATCH, epoch=2))[0].path
+    await logs.delete(_BATCH)
+    expect([], list(await logs.durable(_BATCH, epoch=2)))
+    try:
+        await logs.read(_BATCH, segment, offset=0, length=1)
+    except FileNotFoundError:
+        return
+    expect("FileNotFoundError", "a removed log was read")
+
+
+async def what_an_older_epoch_still_writes_is_not_durable(logs: ResultLogs) -> None:
+    """Once a newer one has begun."""
+    async with _opened(logs, 1) as old:
+        old.append(_result(0, "old"))
+        await old.flush()
+        async with _opened(logs, 2):
+            old.append(_result(1, "late"))
+            await old.flush()
+            expect({0: "old"}, await _read_durable(logs, 1))
+            expect({0: "old"}, await _read_durable(logs, 2))
+
+
 async def batches_do_not_see_each_other(logs: ResultLogs) -> None:
     """One log for each, and deleting one leaves the others; deleting twice is fine."""
     async with _opened(logs, 1) as log, _opened(logs, 1, batch=_OTHER) as other:
@@ -120,6 +159,8 @@ RESULT_LOG: tuple[Callable[[ResultLogs], Awaitable[None]], ...] = (
     a_second_result_for_a_line_is_ignored,
     what_an_older_epoch_still_writes_is_ignored,
     an_epoch_that_never_appended_can_be_read,
+    what_is_durable_can_be_read_while_it_is_written,
+    what_an_older_epoch_still_writes_is_not_durable,
     batches_do_not_see_each_other,
 )
 """What ``ports/results.py`` promises."""
@@ -158,4 +199,14 @@ async def _read(logs: ResultLogs, epoch: int) -> dict[int, str]:
             data = await asyncio.to_thread(Path(segment.path).read_bytes)
             for frame in scan(BytesIO(data), segment.length):
                 records.setdefault(frame.line, data[frame.offset : frame.offset + frame.length].decode().strip('"'))
+    return records
+
+
+async def _read_durable(logs: ResultLogs, epoch: int) -> dict[int, str]:
+    """Read the log as one does who looks on: of each line the first record."""
+    records: dict[int, str] = {}
+    for segment in await logs.durable(_BATCH, epoch=epoch):
+        data = await logs.read(_BATCH, segment.path, offset=0, length=segment.length)
+        for frame in scan(BytesIO(data), segment.length):
+            records.setdefault(frame.line, data[frame.offset : frame.offset + frame.length].decode().strip('"'))
     return records

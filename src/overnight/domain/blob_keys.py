@@ -2,6 +2,8 @@
 
 from overnight.domain.batch import Batch
 
+PLACES = ".places"
+
 
 def index_key(batch: Batch) -> str:
     """Say where the index of the input is."""
@@ -16,3 +18,8 @@ def output_key(batch: Batch) -> str:
 def error_key(batch: Batch) -> str:
     """Say where this epoch writes the error file."""
     return f"batches/{batch.id}/{batch.epoch}.error.jsonl"
+
+
+def places_key(batch: Batch) -> str:
+    """Say where this epoch writes where each request of its files lies (``domain/places.py``)."""
+    return f"batches/{batch.id}/{batch.epoch}{PLACES}"

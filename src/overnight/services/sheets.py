@@ -1,0 +1,271 @@
+"""The requests of one batch, laid open for reading: its places, its input and its results, whatever is left of them.
+
+All of it is synchronous, reads small pieces at known offsets, and belongs in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from overnight.domain.index import ENTRY_BYTES as INDEX_BYTES
+from overnight.domain.index import Index
+from overnight.domain.places import (
+    ENTRY_BYTES,
+    MAGIC,
+    TAIL_BYTES,
+    State,
+    Summary,
+    decode_summary,
+    matching,
+    numbers_of,
+    summary_length,
+    unpack,
+)
+from overnight.domain.reason import custom_id_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from overnight.domain.places import Place, Reason
+    from overnight.services.live import LiveView
+
+SCAN_REQUESTS = 10_000
+"""A search looks at so many requests at most before it says how far it came."""
+SCAN_BYTES = 16 * 1024 * 1024
+"""And reads about so many bytes of the input at most."""
+
+_ENTRIES_AT_ONCE = 4_096
+_HEAD_BYTES = 4_096
+# A custom_id behind nothing but a method and a url; where it stands elsewhere the whole line is read.
+_EARLY_CUSTOM_ID = re.compile(
+    rb'\s*\{(?:\s*"(?:method|url)"\s*:\s*"[^"\\]*"\s*,)*\s*"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
+)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    custom_id: str
+
+
+_named_decoder = msgspec.json.Decoder(_Named)
+_text_decoder = msgspec.json.Decoder(str)
+
+
+class RequestQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests to list: ``limit`` of them from the ``offset``-th on, from 0, to which all conditions apply.
+
+    ``custom_id`` is a part of it.
+    """
+
+    offset: int = 0
+    limit: int = 50
+    state: State | None = None
+    code: str | None = None
+    custom_id: str | None = None
+
+
+class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A request in a list. ``custom_id`` is ``None`` if neither its line nor its result is left."""
+
+    line: int
+    custom_id: str | None
+    state: State
+    status_code: int | None = None
+    code: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class RequestPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the requests. ``next_offset`` is where to go on, ``None`` at the end; ``searched`` were looked at."""
+
+    rows: Sequence[RequestRow]
+    total: int
+    next_offset: int | None
+    searched: int
+
+
+class Sheet(Protocol):
+    """The requests of a batch. What is missing of its files is ``None``; every call may raise ``OSError``."""
+
+    @property
+    def total(self) -> int:
+        """How many requests there are."""
+
+    @property
+    def reasons(self) -> Sequence[Reason]:
+        """Why requests have no success, in the order of their numbers."""
+
+    def entries(self, first: int, count: int) -> bytes:
+        """Give the entries of these requests, as far as there are any (``domain/places.py``)."""
+
+    def line(self, number: int, place: Place) -> Span | None:
+        """Say where the line of a request is; ``None`` if the input is gone."""
+
+    def result(self, place: Place) -> Span | None:
+        """Say where the result of a request is; ``None`` if there is none, or not in a file of ours."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A piece of an open file."""
+
+    file: int
+    offset: int
+    length: int
+
+    def read(self, most: int | None = None) -> bytes:
+        """Read it, or its beginning. Raises ``OSError``."""
+        return os.pread(self.file, self.length if most is None else min(self.length, most), self.offset)
+
+
+class EndedSheet:
+    """The requests of a batch that has ended, by the blob of places and the descriptors of its files."""
+
+    def __init__(self, places: int, source: int | None, output: int | None, errors: int | None) -> None:
+        self._places = places
+        self._source = source
+        self._files = {State.SUCCEEDED: output, State.FAILED: errors, State.NOT_RUN: errors}
+        summary = self._summary()
+        self.total = summary.total
+        self.reasons = summary.reasons
+
+    def _summary(self) -> Summary:
+        end = os.fstat(self._places).st_size - TAIL_BYTES
+        length = summary_length(os.pread(self._places, TAIL_BYTES, end))
+        return decode_summary(os.pread(self._places, length, end - length))
+
+    def entries(self, first: int, count: int) -> bytes:
+        count = max(min(count, self.total - first), 0)
+        return os.pread(self._places, count * ENTRY_BYTES, len(MAGIC) + first * ENTRY_BYTES)
+
+    def line(self, number: int, place: Place) -> Span | None:  # noqa: ARG002 - other sheets need the number
+        return None if self._source is None else Span(self._source, place.input_offset, place.input_length)
+
+    def result(self, place: Place) -> Span | None:
+        file = self._files.get(place.state)
+        return None if file is None else Span(file, place.offset, place.length)
+
+
+class LiveSheet:
+    """The requests of a batch that runs, by what was read of its log, and its index and input."""
+
+    def __init__(self, view: LiveView, index: int, source: int) -> None:
+        self.total = view.total
+        self.reasons = view.reasons()
+        self._view = view
+        self._index = index
+        self._source = source
+
+    def entries(self, first: int, count: int) -> bytes:
+        return bytes(self._view.entries[first * ENTRY_BYTES : (first + count) * ENTRY_BYTES])
+
+    def line(self, number: int, place: Place) -> Span | None:  # noqa: ARG002 - other sheets need the place
+        offset, length = Index(os.pread(self._index, INDEX_BYTES, number * INDEX_BYTES))[0]
+        return Span(self._source, offset, length)
+
+    def result(self, place: Place) -> Span | None:  # noqa: ARG002 - it is in the log, not in a file
+        return None
+
+
+def read_page(sheet: Sheet, query: RequestQuery) -> RequestPage:
+    """Read a page; a search by custom_id that has found too little stops at its bounds. Raises ``OSError``."""
+    reasons = None if query.code is None else numbers_of(sheet.reasons, query.code)
+    rows: list[RequestRow] = []
+    search = _Search(query)
+    for line, place in _matches(sheet, query, reasons):
+        if len(rows) == query.limit or search.is_over(line):
+            return _page(sheet, query, rows, line)
+        custom_id = search.custom_id(sheet, line, place)
+        if query.custom_id is None or (custom_id is not None and query.custom_id in custom_id):
+            rows.append(to_row(sheet, line, place, custom_id))
+    return _page(sheet, query, rows, None)
+
+
+def find_line(sheet: Sheet, custom_id: str, first: int) -> tuple[int | None, int | None]:
+    """Look for a request by its whole custom_id, from a line on: give its line, else where to go on.
+
+    Raises ``OSError``.
+    """
+    search = _Search(RequestQuery(offset=first, custom_id=custom_id))
+    for line, place in _matches(sheet, RequestQuery(offset=first), None):
+        if search.is_over(line):
+            return None, line
+        if search.custom_id(sheet, line, place) == custom_id:
+            return line, None
+    return None, None
+
+
+def read_row(sheet: Sheet, line: int) -> tuple[RequestRow, Place]:
+    """Read one request. Raises ``OSError``."""
+    place = unpack(sheet.entries(line, 1), 0)
+    return to_row(sheet, line, place, _custom_id(sheet.line(line, place), sheet, place)), place
+
+
+def to_row(sheet: Sheet, line: int, place: Place, custom_id: str | None) -> RequestRow:
+    """Say what is known of a request."""
+    return RequestRow(
+        line=line,
+        custom_id=custom_id,
+        state=place.state,
+        status_code=place.status_code or None,
+        code=sheet.reasons[place.reason - 1].code if 0 < place.reason <= len(sheet.reasons) else None,
+        input_tokens=place.input_tokens,
+        output_tokens=place.output_tokens,
+    )
+
+
+def lines_in(sheet: Sheet, states: frozenset[State]) -> Iterator[Span]:
+    """Give the lines of the requests in these states, in order. Raises ``OSError``."""
+    matches = _matches(sheet, RequestQuery(), None)
+    spans = (sheet.line(line, place) for line, place in matches if place.state in states)
+    return (span for span in spans if span is not None)
+
+
+class _Search:
+    """Keeps a search by custom_id, which must read lines, within its bounds; others need none."""
+
+    def __init__(self, query: RequestQuery) -> None:
+        self._end = query.offset + SCAN_REQUESTS if query.custom_id is not None else None
+        self._bytes = 0
+
+    def custom_id(self, sheet: Sheet, line: int, place: Place) -> str | None:
+        """Read a custom_id, and count the bytes that this may take."""
+        span = sheet.line(line, place)
+        self._bytes += _HEAD_BYTES if span is None else span.length
+        return _custom_id(span, sheet, place)
+
+    def is_over(self, line: int) -> bool:
+        return self._end is not None and (line >= self._end or self._bytes >= SCAN_BYTES)
+
+
+def _page(sheet: Sheet, query: RequestQuery, rows: list[RequestRow], stopped: int | None) -> RequestPage:
+    end = sheet.total if stopped is None else stopped
+    return RequestPage(rows=rows, total=sheet.total, next_offset=stopped, searched=max(end - query.offset, 0))
+
+
+def _matches(sheet: Sheet, query: RequestQuery, reasons: frozenset[int] | None) -> Iterator[tuple[int, Place]]:
+    for first in range(query.offset, sheet.total, _ENTRIES_AT_ONCE):
+        entries = sheet.entries(first, _ENTRIES_AT_ONCE)
+        for number in matching(entries, query.state, reasons):
+            yield first + number, unpack(entries, number)
+
+
+def _custom_id(span: Span | None, sheet: Sheet, place: Place) -> str | None:
+    """Read a custom_id off the line of the request or, where that is gone, off its result."""
+    if span is not None and span.length:
+        return _custom_id_of_line(span)
+    result = sheet.result(place)
+    if result is None:
+        return None
+    return custom_id_in(result.read(_HEAD_BYTES)) or custom_id_in(result.read())
+
+
+def _custom_id_of_line(span: Span) -> str:
+    if span.length > _HEAD_BYTES:
+        early = _EARLY_CUSTOM_ID.match(span.read(_HEAD_BYTES))
+        if early is not None:
+            return _text_decoder.decode(early[1])
+    return _named_decoder.decode(span.read()).custom_id

@@ -1,0 +1,135 @@
+"""Where requests lie: the format, the reasons, and what is found in it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from overnight.domain.places import (
+    ENTRY_BYTES,
+    OTHER,
+    REASONS_KEPT,
+    TAIL_BYTES,
+    Place,
+    Reason,
+    Reasons,
+    State,
+    Summary,
+    decode_summary,
+    encode_summary,
+    is_waiting,
+    matching,
+    numbers_of,
+    pack,
+    summary_length,
+    unpack,
+)
+
+OFFSETS = st.integers(0, 2**40 - 1)
+NUMBERS = st.integers(0, 2**32 - 1)
+PLACES = st.builds(
+    Place,
+    state=st.sampled_from(State),
+    input_offset=OFFSETS,
+    input_length=NUMBERS,
+    offset=OFFSETS,
+    length=NUMBERS,
+    reason=st.integers(0, 255),
+    status_code=st.integers(0, 999),
+    input_tokens=NUMBERS,
+    output_tokens=NUMBERS,
+)
+REASONS = st.builds(Reason, state=st.sampled_from(State), code=st.text(), count=NUMBERS, first_line=NUMBERS)
+
+
+@given(st.lists(PLACES, max_size=20))
+def test_places_come_back_as_they_were_written(places: list[Place]) -> None:
+    """Each by its number."""
+    entries = b"".join(map(pack, places))
+
+    assert [unpack(entries, number) for number in range(len(places))] == places
+    assert len(entries) == ENTRY_BYTES * len(places)
+    assert [is_waiting(entries, number) for number in range(len(places))] == [
+        place.state is State.WAITING for place in places
+    ]
+
+
+@given(st.lists(PLACES, max_size=40), st.none() | st.sampled_from(State), st.none() | st.frozensets(st.integers(0, 4)))
+def test_the_places_that_match_are_found_in_order(
+    places: list[Place], state: State | None, reasons: frozenset[int] | None
+) -> None:
+    """By their state, their reason, or both."""
+    places = [replace(place, reason=place.reason % 5) for place in places]
+    expected = [
+        number
+        for number, place in enumerate(places)
+        if (state is None or place.state is state) and (reasons is None or place.reason in reasons)
+    ]
+
+    assert list(matching(b"".join(map(pack, places)), state, reasons)) == expected
+
+
+@given(st.integers(0), st.lists(REASONS, max_size=5))
+def test_a_summary_comes_back_as_it_was_written(total: int, reasons: list[Reason]) -> None:
+    """Its length stands at the end."""
+    summary = Summary(total=total, reasons=tuple(reasons))
+    data = encode_summary(summary)
+    length = summary_length(data[-TAIL_BYTES:])
+
+    assert len(data) == length + TAIL_BYTES
+    assert decode_summary(data[:length]) == summary
+
+
+def test_what_lies_too_far_has_no_length() -> None:
+    """It cannot be pointed at, and must not be read from elsewhere."""
+    far = Place(state=State.SUCCEEDED, input_offset=2**40, input_length=1, offset=2**41, length=2)
+    half = replace(far, input_offset=7)
+
+    assert unpack(pack(far), 0) == Place(state=State.SUCCEEDED)
+    assert unpack(pack(half), 0) == Place(state=State.SUCCEEDED, input_offset=7, input_length=1)
+
+
+def test_reasons_are_counted_and_know_their_first_request() -> None:
+    """Whatever the order in which results come; a request that did not run is another thing than one that failed."""
+    reasons = Reasons()
+
+    numbers = [
+        reasons.add(State.FAILED, "a", 7),
+        reasons.add(State.FAILED, "b", 3),
+        reasons.add(State.FAILED, "a", 2),
+        reasons.add(State.NOT_RUN, "a", 1),
+    ]
+
+    assert numbers == [1, 2, 1, 3]
+    assert reasons.known() == (
+        Reason(state=State.FAILED, code="a", count=2, first_line=2),
+        Reason(state=State.FAILED, code="b", count=1, first_line=3),
+        Reason(state=State.NOT_RUN, code="a", count=1, first_line=1),
+    )
+    assert numbers_of(reasons.known(), "a") == {1, 3}
+
+
+def test_reasons_beyond_a_hundred_are_one() -> None:
+    """A server that writes a new code into each answer must not make a batch large."""
+    reasons = Reasons()
+
+    for line in range(REASONS_KEPT + 3):
+        reasons.add(State.FAILED, f"code-{line}", line)
+
+    known = reasons.known()
+    assert len(known) == REASONS_KEPT + 1
+    assert known[-1] == Reason(state=State.FAILED, code=OTHER, count=3, first_line=REASONS_KEPT)
+
+
+def test_a_long_code_is_cut() -> None:
+    """It is a code, not a text."""
+    reasons = Reasons()
+    reasons.add(State.FAILED, "x" * 100, 0)
+
+    assert reasons.known()[0].code == "x" * 64
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_a_word(state: State) -> None:
+    """The API and the command line show it in small letters."""
+    assert state.name.lower() in {"waiting", "succeeded", "failed", "not_run"}

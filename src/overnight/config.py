@@ -215,6 +215,7 @@ class Settings(BaseSettings):
     )
     shutdown_grace: float = Field(default=10.0, ge=0, le=_DAY, description="Seconds for running requests at shutdown.")
     limits: dict[Flavour, LimitSettings] = Field(default={}, description="Limits by flavour: openai, azure.")
+    dev: bool = Field(default=False, description="Show every part of the Studio in every state at /studio/_gallery.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
 

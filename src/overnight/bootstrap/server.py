@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +25,14 @@ from overnight.config import Settings
 from overnight.observability import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from overnight.domain.ids import ResourceId
 
 log = structlog.get_logger()
 _KEEP_ALIVE = 75
 _LAST_ANSWERS = 5
+_UNKNOWN: Mapping[str, str] = {}
 
 
 class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,24 +45,32 @@ class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[tuple[str, str]]
 
 
-def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) -> None:
-    """Run the service until it is told to stop. Raises ``StartupError`` and ``ConfigError``."""
+def serve(
+    settings: Settings, ready: Callable[[ReadyInfo], None] | None = None, sources: Mapping[str, str] = _UNKNOWN
+) -> None:
+    """Run the service until it is told to stop; ``sources`` says where each setting comes from.
+
+    Raises:
+        StartupError: it cannot run.
+        ConfigError: a key of an upstream cannot be read.
+    """
     logs.configure(settings.log_level, settings.log_format)
     keys = read_keys(settings)
     if not keys and not is_loopback(settings.host) and not asyncio.run(stored_keys(settings)):
         raise too_open(settings)
     with _listening(settings) as listener:
-        uvloop.run(_serve(settings, keys, listener, ready))
+        uvloop.run(_serve(settings, keys, sources, listener, ready))
 
 
 async def _serve(
     settings: Settings,
     keys: Mapping[str, ResourceId],
+    sources: Mapping[str, str],
     listener: socket.socket,
     ready: Callable[[ReadyInfo], None] | None,
 ) -> None:
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(running_service(settings, keys))
+        service = await stack.enter_async_context(running_service(settings, keys, sources))
         server = _Server(
             uvicorn.Config(
                 service.app,
@@ -83,6 +93,7 @@ async def _serve(
                 group.create_task(_keep(service.embedded), name="embedded model"),
                 group.create_task(service.catalogue.keep_fresh(), name="models of the upstreams"),
                 group.create_task(service.callers.keep_noting(), name="use of the keys"),
+                group.create_task(service.studio.keep_live(), name="live parts of the Studio"),
             ]
             if ready is not None:
                 ready(await _started(settings, service, listener))

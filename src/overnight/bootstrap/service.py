@@ -20,6 +20,7 @@ from overnight.api.auth import Keys
 from overnight.api.context import Services
 from overnight.api.middleware import Entrance
 from overnight.bootstrap.storage import open_storage
+from overnight.bootstrap.studio import Beside, KeyHolders, Operations, make_studio
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.config import Settings
 from overnight.dispatch.attempt import Attempts
@@ -35,6 +36,7 @@ from overnight.services.keys import Authenticator
 from overnight.services.retention import Sweeper
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
+from overnight.studio.app import Studio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -51,11 +53,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     catalogue: Catalogue
     callers: Authenticator
+    studio: Studio
     embedded: EmbeddedServer | None
 
 
 @asynccontextmanager
-async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) -> AsyncIterator[Service]:
+async def running_service(
+    settings: Settings, keys: Mapping[str, ResourceId], sources: Mapping[str, str]
+) -> AsyncIterator[Service]:
     """Open the database, the stores and the upstreams, and put the service together."""
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
@@ -105,8 +110,12 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         app = make_app(services, limits, database.problem, root_path=settings.root_path)
         callers = Authenticator(SqlKeys(database), clock)
         stack.push_async_callback(callers.note_use)
+        holders, operations = KeyHolders(keys, callers), Operations(settings, sources)
+        studio = make_studio(services, database.problem, holders, operations, settings)
+        entrance = Entrance(app, Keys(keys, callers), settings.root_path)
         yield Service(
-            app=Entrance(app, Keys(keys, callers), settings.root_path),
+            app=Beside(studio.app, entrance, settings.root_path),
+            studio=studio,
             dispatcher=dispatcher,
             catalogue=catalogue,
             callers=callers,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from overnight.cli import human
+from overnight import human
 from overnight.cli.commands import Group
 from overnight.cli.console import Column, Shape
 from overnight.cli.session import Session, pass_session

@@ -9,6 +9,7 @@ import msgspec
 
 from overnight import human
 from overnight.domain.batch import Batch, BatchStatus
+from overnight.studio.excerpt import visible
 
 if TYPE_CHECKING:
     from overnight.domain.file import File
@@ -133,7 +134,7 @@ def _running(batch: Batch, pace: Pace, obstacle: str | None) -> Badge:
 
 def _completed(batch: Batch) -> Badge:
     if not batch.failed:
-        took = human.span((batch.completed_at or batch.created_at) - batch.created_at)
+        took = _span((batch.completed_at or batch.created_at) - batch.created_at)
         return Badge(word="Completed", tone="success", sentence=f"{batch.completed:,} succeeded in {took}")
     if batch.completed:
         sentence = f"{batch.completed:,} succeeded, {batch.failed:,} failed"
@@ -148,7 +149,7 @@ def _first_problem(batch: Batch) -> str:
     first = batch.errors[0]
     where = "" if first.line is None else f"Line {first.line:,}: "
     more = len(batch.errors) - 1
-    return f"{where}{first.message}" + (f" (and {human.plural(more, 'more problem')})" if more else "")
+    return f"{where}{visible(first.message)}" + (f" (and {human.plural(more, 'more problem')})" if more else "")
 
 
 def _partial(batch: Batch) -> str:
@@ -234,7 +235,7 @@ def timeline(batch: Batch, now: float) -> tuple[Step, ...]:
             name=name,
             state="done",
             moment=moment(at, now),
-            took=human.span(at - happened[place - 1][0]) if place else "",
+            took=_span(at - happened[place - 1][0]) if place else "",
         )
         for place, (at, _, name) in enumerate(happened)
     ]
@@ -268,7 +269,15 @@ def _roughly(seconds: float) -> str:
 
 def duration(batch: Batch, now: float) -> str:
     """Say how long a batch took, or has taken so far."""
-    return human.span((ended_at(batch) or now) - batch.created_at)
+    return _span((ended_at(batch) or now) - batch.created_at)
+
+
+def _span(seconds: float) -> str:
+    """Say how long something took; the moments are known to the second, no better."""
+    whole = int(seconds)
+    if whole < 1:
+        return "under 1 s"
+    return f"{whole} s" if whole < human.MINUTE else human.span(whole)
 
 
 def ended_at(batch: Batch) -> int | None:
@@ -278,7 +287,7 @@ def ended_at(batch: Batch) -> int | None:
 
 def name_of(batch: Batch) -> str:
     """Give what its owner calls the batch, or how its id begins."""
-    return (batch.metadata or {}).get("name") or batch.id
+    return visible((batch.metadata or {}).get("name", "")) or batch.id
 
 
 def batch_row(batch: Batch, now: float, root: str, pace: Pace = NO_PACE, obstacle: str | None = None) -> BatchRow:
@@ -290,7 +299,7 @@ def batch_row(batch: Batch, now: float, root: str, pace: Pace = NO_PACE, obstacl
         badge=badge(batch, pace, obstacle),
         progress=progress(batch),
         endpoint=batch.endpoint,
-        model=batch.deployment or batch.model or "",
+        model=visible(batch.deployment or batch.model or ""),
         created=moment(batch.created_at, now),
         duration=duration(batch, now),
         active=not batch.ended,
@@ -321,7 +330,7 @@ def file_row(file: File, now: float, root: str) -> FileRow:
     """Show a file in a list."""
     return FileRow(
         id=file.id,
-        filename=file.filename,
+        filename=visible(file.filename),
         url=f"{root}/studio/files/{file.id}",
         purpose=file.purpose.replace("_", " "),
         size=human.size(file.bytes),
@@ -359,7 +368,7 @@ def numbers(batch: Batch, now: float, pace: Pace) -> tuple[tuple[str, str], ...]
 def problems(batch: Batch) -> tuple[tuple[str, str, str], ...]:
     """Give what is wrong with the input: the line, the code and the message of each problem."""
     return tuple(
-        ("" if problem.line is None else f"{problem.line:,}", problem.code, problem.message) for problem in batch.errors
+        ("" if problem.line is None else f"{problem.line:,}", problem.code, visible(problem.message)) for problem in batch.errors
     )
 
 
@@ -376,5 +385,5 @@ def details(batch: Batch, now: float) -> tuple[tuple[str, str], ...]:
     ]
     if batch.output_expires_after is not None:
         found.append(("Results expire", f"{human.span(batch.output_expires_after)} after they are written"))
-    found.extend((f"metadata.{name}", value) for name, value in (batch.metadata or {}).items())
+    found.extend((f"metadata.{visible(name)}", visible(value)) for name, value in (batch.metadata or {}).items())
     return tuple(found)

@@ -4,6 +4,10 @@ const EVERY = 2000;
 const SHOWN = 20;
 let plot = null;
 
+function clock(time) {
+  return new Date(time * 1000).toLocaleTimeString();
+}
+
 function colour(name) {
   return getComputedStyle(probe(name)).color;
 }
@@ -24,12 +28,15 @@ function options(width) {
     height: 176,
     cursor: { y: false },
     legend: { show: false },
-    scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] } },
-    axes: [axis, { ...axis, size: 44 }],
+    scales: {
+      x: { range: (_, first, last) => [Math.min(first, last - 60), last] },
+      y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] },
+    },
+    axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90 }, { ...axis, size: 44 }],
     series: [
       {},
-      { label: "done a second", stroke: colour("done"), width: 2 },
-      { label: "failed a second", stroke: colour("failed"), width: 2, dash: [5, 4] },
+      { label: "done a second", stroke: colour("done"), width: 2, points: { show: false } },
+      { label: "failed a second", stroke: colour("failed"), width: 2, dash: [5, 4], points: { show: false } },
     ],
   };
 }
@@ -61,7 +68,7 @@ function step(event) {
   const [times, done, failed] = plot.data;
   const at = Math.min(times.length - 1, Math.max(0, (plot.cursor.idx ?? times.length) + by));
   plot.setCursor({ left: plot.valToPos(times[at], "x"), top: 0 });
-  const when = new Date(times[at] * 1000).toLocaleTimeString();
+  const when = clock(times[at]);
   document.getElementById("announcer").textContent = `${when}: ${done[at]} done, ${failed[at]} failed a second`;
 }
 
@@ -70,7 +77,7 @@ function fill(data) {
   const from = Math.max(0, data.times.length - SHOWN);
   const rows = data.times.slice(from).map((time, place) => {
     const row = document.createElement("tr");
-    const values = [new Date(time * 1000).toLocaleTimeString(), data.done[from + place], data.failed[from + place]];
+    const values = [clock(time), data.done[from + place], data.failed[from + place]];
     values.forEach((value, column) => {
       const cell = document.createElement("td");
       cell.textContent = value;

@@ -92,7 +92,7 @@ def _curl(wishes: Wishes, server: str, file_id: str) -> str:
             f"curl {shlex.quote(f'{server}/v1/batches')}",
             '-H "Authorization: Bearer $OVERNIGHT_API_KEY"',
             '-H "Content-Type: application/json"',
-            f"-d {shlex.quote(json.dumps(body, indent=2, ensure_ascii=False))}",
+            f"-d {shlex.quote(json.dumps(body, indent=2))}",
         )
     )
 

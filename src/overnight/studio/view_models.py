@@ -368,7 +368,8 @@ def numbers(batch: Batch, now: float, pace: Pace) -> tuple[tuple[str, str], ...]
 def problems(batch: Batch) -> tuple[tuple[str, str, str], ...]:
     """Give what is wrong with the input: the line, the code and the message of each problem."""
     return tuple(
-        ("" if problem.line is None else f"{problem.line:,}", problem.code, visible(problem.message)) for problem in batch.errors
+        ("" if problem.line is None else f"{problem.line:,}", problem.code, visible(problem.message))
+        for problem in batch.errors
     )
 
 

@@ -1,4 +1,4 @@
-// Keys, the theme, copying, and dialogs for browsers without invoker commands.
+// Keys, the theme, times, copying, and dialogs for browsers without invoker commands.
 const root = document.documentElement;
 const home = `${root.dataset.root}/studio`;
 const THEMES = ["system", "light", "dark"];
@@ -82,3 +82,28 @@ document.addEventListener("keydown", (event) => {
 
 const keysSwitch = document.getElementById("keys-switch");
 if (keysSwitch) keysSwitch.checked = localStorage.getItem("overnight-keys") !== "off";
+
+// Times are shown in the zone of the browser.
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+function distance(seconds) {
+  const size = Math.abs(seconds);
+  const [unit, length] = UNITS.find(([, each]) => size >= each) ?? UNITS[3];
+  const text = `${Math.floor(size / length)} ${unit}`;
+  return seconds > 0 ? `in ${text}` : `${text} ago`;
+}
+
+function refreshTimes(scope = document) {
+  for (const time of scope.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    const text = distance((at - Date.now()) / 1000);
+    if (time.textContent !== text) time.textContent = text;
+    time.title = `${at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" })} (${at.toISOString().replace(".000", "")})`;
+  }
+}
+
+refreshTimes();
+setInterval(() => {
+  if (!document.hidden) refreshTimes();
+}, 1000);
+document.addEventListener("htmx:after:swap", () => refreshTimes());

@@ -9,30 +9,7 @@ let lastNews = Date.now();
 let lastSaid = 0;
 const held = new Map();
 
-// Times are shown in the zone of the browser.
-const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
-
-function distance(seconds) {
-  const size = Math.abs(seconds);
-  const [unit, length] = UNITS.find(([, each]) => size >= each) ?? UNITS[3];
-  const text = `${Math.floor(size / length)} ${unit}`;
-  return seconds > 0 ? `in ${text}` : `${text} ago`;
-}
-
-function refreshTimes(scope = document) {
-  for (const time of scope.querySelectorAll("time")) {
-    const at = new Date(time.dateTime);
-    const text = distance((at - Date.now()) / 1000);
-    if (time.textContent !== text) time.textContent = text;
-    time.title = `${at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" })} (${at.toISOString().replace(".000", "")})`;
-  }
-}
-
-refreshTimes();
-setInterval(() => {
-  if (!document.hidden) refreshTimes();
-  showPulse();
-}, 1000);
+setInterval(showPulse, 1000);
 
 function showPulse() {
   const pulse = document.getElementById("pulse");
@@ -40,7 +17,7 @@ function showPulse() {
   const text = document.getElementById("pulse-text");
   const seconds = Math.round((Date.now() - lastNews) / 1000);
   pulse.dataset.live = paused ? "paused" : polling ? "broken" : "on";
-  text.textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${distance(-seconds)}`;
+  text.textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
 }
 
 function broken() {
@@ -82,7 +59,10 @@ if (stream) {
   stream.addEventListener("htmx:sse:close", () => { if (!document.body.dataset.leaving) broken(); });
   stream.addEventListener("htmx:error", broken);
   stream.addEventListener("htmx:response:error", broken);
-  stream.addEventListener("stale", (event) => { banner.hidden = false; bannerText.textContent = `${event.detail.data} What you see is as of ${new Date(lastNews).toLocaleTimeString()}.`; });
+  stream.addEventListener("stale", (event) => {
+    banner.hidden = false;
+    bannerText.textContent = `${event.detail.data} What you see is as of ${new Date(lastNews).toLocaleTimeString()}.`;
+  });
   stream.addEventListener("fresh", () => { if (!polling) banner.hidden = true; });
   window.addEventListener("pagehide", () => { document.body.dataset.leaving = ""; });
   document.getElementById("live-switch")?.addEventListener("click", (event) => {
@@ -126,7 +106,6 @@ document.addEventListener("selectionchange", () => { if (held.size && document.g
 
 document.addEventListener("htmx:after:swap", () => {
   lastNews = Date.now();
-  refreshTimes();
   countNew();
   tellState();
 });

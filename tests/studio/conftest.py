@@ -13,7 +13,7 @@ from tests.support.service import Service
 
 from overnight.testing.upstream import ScriptedUpstream
 
-BLUE, GREEN = "key-of-the-blue-team", "key-of-the-green-team"
+BLUE, GREEN, NEW = "key-of-the-blue-team", "key-of-the-green-team", "key-of-somebody-new"
 
 
 class Visitor:
@@ -74,7 +74,7 @@ def open_service(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFa
 def keyed_service(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """With a key for each of two resources."""
     folder = tmp_path_factory.mktemp("keyed")
-    (folder / "keys.txt").write_text(f"{BLUE} blue\n{GREEN} green\n")
+    (folder / "keys.txt").write_text(f"{BLUE} blue\n{GREEN} green\n{NEW} new\n")
     arguments = ["--keys-file", str(folder / "keys.txt")]
     with Service(folder, upstreams=[upstream.url], arguments=arguments) as service:
         yield service
@@ -107,6 +107,14 @@ def blue(keyed_service: Service) -> Visitor:
 def green(keyed_service: Service) -> Visitor:
     visitor = Visitor(keyed_service.url)
     visitor.sign_in(GREEN)
+    return visitor
+
+
+@pytest.fixture
+def newcomer(keyed_service: Service) -> Visitor:
+    """Of a resource that has nothing yet."""
+    visitor = Visitor(keyed_service.url)
+    visitor.sign_in(NEW)
     return visitor
 
 

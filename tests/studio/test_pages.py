@@ -102,11 +102,13 @@ def test_pages_are_not_kept(visitor: Visitor):
     assert visitor.get("/studio/batches").headers["cache-control"] == "no-store"
 
 
-def test_first_run_shows_what_to_do_with_this_servers_url(blue: Visitor):
-    page = blue.page("/studio/batches")
+def test_first_run_shows_what_to_do_with_this_servers_url(newcomer: Visitor):
+    page = newcomer.page("/studio/batches")
 
     assert "No batches yet" in page
     assert re.search(r"overnight --url http://127\.0\.0\.1:\d+ run requests\.jsonl", page)
+    assert "No files yet" in newcomer.page("/studio/files")
+    assert "No batches yet" in newcomer.page("/studio")
 
 
 def test_nothing_that_matches_is_told_apart_from_nothing_at_all(visitor: Visitor, api: Api):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @service_options
 @pass_session
 def serve(session: Session, flags: Mapping[str, object]) -> None:
-    """Start the service: API and dispatcher in one process."""
+    """Start the service: API, Studio and dispatcher in one process."""
     import gc
 
     # A fifth of the start would go into looking for garbage among modules, which are there to stay.

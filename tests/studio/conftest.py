@@ -37,7 +37,7 @@ class Visitor:
 
     def submit(self, path: str, **fields: str) -> Reply:
         """Post a form with the token that this visitor's pages carry."""
-        return self.post(path, csrf=self.token(), **fields)
+        return self.post(path, None, csrf=self.token(), **fields)
 
     def token(self) -> str:
         return token_in(self.get("/studio/upstreams").body.decode())

@@ -45,7 +45,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.fixture(params=[0, 1], ids=["light", "dark"])
 def palette(request: pytest.FixtureRequest) -> dict[str, str]:
-    return palettes()[request.param]
+    return palettes()[int(request.param)]
 
 
 def test_contrast_of_black_and_white_is_known():

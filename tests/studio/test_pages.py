@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from tests.studio.conftest import BLUE, Visitor
 from tests.support.api import Api, chats, jsonl, request
+from tests.support.service import Service
 
 from overnight.testing.upstream import ScriptedUpstream, answer, by_text, error
 
@@ -322,3 +324,19 @@ def test_upstreams_are_shown_with_their_models(visitor: Visitor, blue: Visitor, 
     assert upstream.url in visitor.page("/studio/upstreams")
     assert "test-model" in blue.page("/studio/upstreams")
     assert upstream.url not in blue.page("/studio/upstreams")
+
+
+def test_gallery_is_for_development_only(visitor: Visitor):
+    assert visitor.get("/studio/_gallery").status == 404
+
+
+def test_gallery_shows_every_state(upstream: ScriptedUpstream, tmp_path: Path):
+    settings = tmp_path / "overnight.toml"
+    settings.write_text("dev = true\n")
+    with Service(tmp_path, upstreams=[upstream.url], arguments=["--config", str(settings)]) as service:
+        page = Visitor(service.url).page("/studio/_gallery")
+
+    words = ("Validating", "Queued", "In progress", "Stalled", "Finalizing", "Completed", "Completed with failures")
+    words += ("All requests failed", "Failed validation", "Expired", "Cancelling", "Cancelled")
+    assert [word for word in words if f"</span> {word}</span>" not in page] == []
+    assert Outline(page).dangerous == []

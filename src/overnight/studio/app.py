@@ -92,6 +92,8 @@ class Studio:
             Route("/studio/parts", self._once),
             Route("/studio/static/{name:path}", self._static),
         ]
+        if self._parts.gallery:
+            routes.append(Route("/studio/_gallery", pages.gallery))
         handlers = {errors.ServiceError: self._refused, HTTPException: self._http_error, Exception: _broke}
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = True
@@ -112,6 +114,7 @@ class Studio:
             except errors.Unavailable:
                 return True
 
+        self.hub.check_room()
         stream = self.hub.stream(topics, request.headers.get("last-event-id", ""), allowed)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
 

@@ -124,6 +124,11 @@ class Hub:
                 subscription.waiting |= news
                 subscription.changed.set()
 
+    def check_room(self) -> None:
+        """Raise ``Unavailable`` if nobody else can look: too many do, or the service stops."""
+        if self._ended or len(self._subscriptions) >= _MOST_STREAMS:
+            raise Unavailable("No more live updates can be given now. The page still works; load it again to see more.")
+
     @contextmanager
     def subscribed(self, topics: Sequence[Topic], last_event_id: str = "") -> Iterator[_Subscription]:
         """Look at some topics; what changed behind ``last_event_id`` waits already, everything without it.
@@ -131,8 +136,7 @@ class Hub:
         Raises:
             Unavailable: too many look at once, or the service stops.
         """
-        if self._ended or len(self._subscriptions) >= _MOST_STREAMS:
-            raise Unavailable("No more live updates can be given now. The page still works; load it again to see more.")
+        self.check_room()
         subscription = _Subscription(frozenset(topics), asyncio.Event(), self._since(topics, last_event_id))
         if subscription.waiting:
             subscription.changed.set()

@@ -11,7 +11,7 @@ from overnight.domain.ids import BatchId
 from overnight.domain.listing import BatchQuery, Condition
 from overnight.studio import view_models
 from overnight.studio.pace import Paces
-from overnight.studio.view_models import BatchRow, Moment, Progress, Step
+from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,23 +140,9 @@ class Looking:
         """Give a batch with what its page shows. Raises ``NotFound``."""
         batch = await self._parts.batches.get(resource, batch_id)
         now = self._parts.clock.now()
-        pace = self.paces.see(batch, now)
-        row = view_models.batch_row(batch, now, self._parts.root, pace, self._obstacle(batch))
-        share = f"{row.progress.percent} % · " if batch.status == BatchStatus.IN_PROGRESS else ""
-        detail = BatchDetail(
-            row=row,
-            title=f"{share}{row.badge.word} · {row.name}",
-            state=row.badge.word,
-            progress=row.progress,
-            steps=view_models.timeline(batch, now),
-            expires=None if batch.ended else view_models.moment(batch.expires_at, now),
-            numbers=view_models.numbers(batch, now, pace),
-            problems=view_models.problems(batch),
-            failures=await self._failures(batch),
-            cancellable=not batch.ended and batch.status != BatchStatus.CANCELLING,
-            failed=batch.failed,
-        )
-        return batch, detail
+        pace, failures = self.paces.see(batch, now), await self._failures(batch)
+        obstacle = self._obstacle(batch)
+        return batch, detail_of(batch, now, self._parts.root, pace=pace, obstacle=obstacle, failures=failures)
 
     async def _failures(self, batch: Batch) -> tuple[FailureGroup, ...] | None:
         if self._parts.reader is None or not batch.failed:
@@ -187,7 +173,7 @@ class Looking:
             for name in deployment.upstreams:
                 served.setdefault(name, []).append(deployment.name)
         return tuple(
-            _upstream_row(number, health, tuple(served.get(health.name, ())), may_operate=may_operate)
+            upstream_row(number, health, tuple(served.get(health.name, ())), may_operate=may_operate)
             for number, health in enumerate(self._parts.health())
         )
 
@@ -212,6 +198,33 @@ class Looking:
         if problems and all(problems):
             return f"No upstream serves {name} now: {problems[0]}"
         return None
+
+
+def detail_of(
+    batch: Batch,
+    now: float,
+    root: str,
+    *,
+    pace: Pace,
+    obstacle: str | None,
+    failures: tuple[FailureGroup, ...] | None,
+) -> BatchDetail:
+    """Put everything of a batch that changes into what its page shows."""
+    row = view_models.batch_row(batch, now, root, pace, obstacle)
+    share = f"{row.progress.percent} % · " if batch.status == BatchStatus.IN_PROGRESS else ""
+    return BatchDetail(
+        row=row,
+        title=f"{share}{row.badge.word} · {row.name}",
+        state=row.badge.word,
+        progress=row.progress,
+        steps=view_models.timeline(batch, now),
+        expires=None if batch.ended else view_models.moment(batch.expires_at, now),
+        numbers=view_models.numbers(batch, now, pace),
+        problems=view_models.problems(batch),
+        failures=failures,
+        cancellable=not batch.ended and batch.status != BatchStatus.CANCELLING,
+        failed=batch.failed,
+    )
 
 
 def _cursor(after: str | None) -> BatchId | None:
@@ -278,7 +291,8 @@ def _events(batches: Sequence[Batch], now: float, root: str) -> tuple[Event, ...
     return tuple(event for _, event in reversed(found[-10:]))
 
 
-def _upstream_row(number: int, health: UpstreamHealth, models: tuple[str, ...], *, may_operate: bool) -> UpstreamRow:
+def upstream_row(number: int, health: UpstreamHealth, models: tuple[str, ...], *, may_operate: bool) -> UpstreamRow:
+    """Show an upstream; where it is, is for operators."""
     well = health.problem is None
     return UpstreamRow(
         id=f"upstream-{number}",

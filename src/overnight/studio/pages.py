@@ -13,7 +13,7 @@ from overnight.domain.endpoints import ENDPOINTS
 from overnight.domain.errors import NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.services.files import FileQuery
-from overnight.studio import excerpt, filters, pace, recipes, view_models
+from overnight.studio import excerpt, filters, gallery, pace, recipes, view_models
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
@@ -275,6 +275,20 @@ class Pages:
             settings=operations.settings() if operator else (),
             checks=checks,
             problem=await self._parts.problem(),
+        )
+
+    async def gallery(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        now = self._parts.clock.now()
+        return await self.frame.page(
+            request,
+            "gallery.html",
+            shell_for(visitor, "Gallery", "system"),
+            examples=gallery.examples(now, self._parts.root),
+            upstreams=gallery.upstreams(),
+            excerpt=gallery.lines(),
+            tones=gallery.tones(),
+            server=server_url(request),
         )
 
 

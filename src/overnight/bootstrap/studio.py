@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight import __version__
+from overnight import __version__, human
 from overnight.adapters.sql.database import NEWEST_VERSION, sqlite_file
 from overnight.adapters.system import SystemClock, SystemEntropy
 from overnight.api.auth import is_loopback
@@ -78,10 +78,10 @@ class Operations:
         return (
             ("Version", __version__),
             ("Data folder", str(folder.absolute())),
-            ("Database", f"SQLite, {database.stat().st_size / 1e6:,.1f} MB"),
+            ("Database", f"SQLite, {human.size(database.stat().st_size)}"),
             ("Schema", NEWEST_VERSION),
             ("Results", self._settings.results_url or "in the data folder"),
-            ("Disk", f"{disk.free / 1e9:,.1f} GB of {disk.total / 1e9:,.1f} GB free"),
+            ("Disk", f"{human.size(disk.free)} of {human.size(disk.total)} free"),
         )
 
     async def checks(self) -> Sequence[Finding]:

@@ -200,7 +200,8 @@ def progress(batch: Batch) -> Progress:
         if width:
             segments.append(Segment(kind=kind, start=round(start, 3), width=width))
         start += width
-    counts = tuple((kind, f"{count:,}", word) for kind, count, word in pieces if count or kind == "done")
+    shown = [piece for piece in pieces if piece[1] or (batch.total and piece[0] == "done")]
+    counts = tuple((kind, f"{count:,}", word) for kind, count, word in shown)
     return Progress(percent=percent(batch), segments=tuple(segments), text=_aloud(batch), counts=counts)
 
 

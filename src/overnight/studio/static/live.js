@@ -118,7 +118,7 @@ function countNew() {
   const count = first ? ids.indexOf(first) : ids.length;
   button.hidden = count === 0;
   const text = count < 0 ? "More new batches" : `+${count} new`;
-  if (count !== 0 && button.textContent !== text) say(count < 0 ? text : `${count} new batches`);
+  if (count !== 0 && button.textContent !== text) say(count < 0 ? text : `${count} new ${count === 1 ? "batch" : "batches"}`);
   button.textContent = text;
 }
 

@@ -332,11 +332,18 @@ def test_gallery_is_for_development_only(visitor: Visitor):
 
 def test_gallery_shows_every_state(upstream: ScriptedUpstream, tmp_path: Path):
     settings = tmp_path / "overnight.toml"
-    settings.write_text("dev = true\n")
+    settings.write_text('dev = true\nroot_path = "/gate"\n')
     with Service(tmp_path, upstreams=[upstream.url], arguments=["--config", str(settings)]) as service:
-        page = Visitor(service.url).page("/studio/_gallery")
+        visitor = Visitor(service.url.removesuffix("/gate"))
+        page = visitor.page("/studio/_gallery")
+        kept = visitor.page("/gate/studio/_gallery")
+        home = visitor.get("/gate/")
 
-    words = ("Validating", "Queued", "In progress", "Stalled", "Finalizing", "Completed", "Completed with failures")
-    words += ("All requests failed", "Failed validation", "Expired", "Cancelling", "Cancelled")
+    words = ["Validating", "Queued", "In progress", "Stalled", "Finalizing", "Completed", "Completed with failures"]
+    words += ["All requests failed", "Failed validation", "Expired", "Cancelling", "Cancelled"]
     assert [word for word in words if f"</span> {word}</span>" not in page] == []
     assert Outline(page).dangerous == []
+    assert home.headers["location"] == "/gate/studio"
+    for shown in (page, kept):
+        links = re.findall(r'(?:href|src|action|hx-sse:connect)="(/[^"]*)"', shown)
+        assert [link for link in links if not link.startswith("/gate/studio")] == []

@@ -41,6 +41,14 @@ def test_key_opens_a_session_in_a_cookie_that_no_script_can_read(stranger: Visit
     assert "blue" in stranger.page("/studio")
 
 
+def test_cookie_of_an_encrypted_connection_never_travels_in_the_clear(stranger: Visitor):
+    token = token_in(stranger.page("/studio/sign-in"))
+
+    reply = stranger.post("/studio/sign-in", {"x-forwarded-proto": "https"}, csrf=token, key=BLUE)
+
+    assert "secure" in reply.headers["set-cookie"].lower()
+
+
 @pytest.mark.parametrize("key", ["", "wrong", f"{BLUE}x", "ovn_" + "0" * 32, "\u202e", "x" * 5000])
 def test_failed_sign_in_is_answered_in_constant_words(stranger: Visitor, key: str):
     reply = stranger.sign_in(key)

@@ -411,6 +411,7 @@ class Settings(BaseSettings):
     rate: RateSettings = Field(default=RateSettings(), description="Limits on how often something may be asked for.")
     connections: ConnectionSettings = Field(default=ConnectionSettings(), description="Limits on connections.")
     webhooks: WebhookSettings = Field(default=WebhookSettings(), description="Where webhooks may be sent.")
+    dev: bool = Field(default=False, description="Show every part of the Studio in every state at /studio/_gallery.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look.")
 

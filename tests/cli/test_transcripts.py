@@ -647,6 +647,7 @@ def test_a_service_says_where_it_listens_and_what_answers(
     assert re.fullmatch(
         r"overnight \d+\.\d+\.\d+\n"
         rf"  API       {ready['url']}/v1\n"
+        rf"  Studio    {ready['url']}/studio\n"
         rf"  Data      {tmp_path}/overnight-data\n"
         rf"  Model     {MODEL}\n"
         rf"  Upstream  {shared_upstream.url}\n",

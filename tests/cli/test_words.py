@@ -2,7 +2,8 @@
 
 import pytest
 
-from overnight.cli import human, progress
+from overnight import human
+from overnight.cli import progress
 from overnight.cli.progress import LogGate, Pace, Snapshot
 from overnight.cli.table import Heading, fit, lay_out
 

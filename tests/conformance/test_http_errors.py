@@ -295,7 +295,7 @@ def test_unknown_url_is_told_in_azures_words(http: Http, path: str):
     assert refused(http.post(f"{path}?api-version=2024-10-21"), 404, code="404", param=None) == "Resource not found"
 
 
-@pytest.mark.parametrize("path", ["/", "/x", "/v2/batches", "/batches"])
+@pytest.mark.parametrize("path", ["/x", "/v2/batches", "/batches", "/studios"])
 def test_unknown_url_outside_all_prefixes_has_the_envelope_too(http: Http, path: str):
     assert refused(http.get(path), 404, code=None, param=None) == f"Invalid URL (GET {path})"
 

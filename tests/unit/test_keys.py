@@ -239,6 +239,14 @@ async def test_a_busy_key_costs_one_question_in_some_seconds(gate: Gate) -> None
     assert gate.store.written == []
 
 
+async def test_a_key_is_known_by_its_hash_as_by_its_text(gate: Gate) -> None:
+    """Whoever remembers a sign-in keeps no key."""
+    created = await gate.service.create(NewKey())
+
+    assert await gate.authenticator.recall(created.key.hash) == created.key
+    assert await gate.authenticator.recall("0" * 64) is None
+
+
 async def test_a_revoked_key_opens_nothing_after_five_seconds(gate: Gate) -> None:
     """Though it was in use until then."""
     created = await gate.service.create(NewKey())

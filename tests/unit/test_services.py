@@ -112,6 +112,24 @@ class TestFiles:
         assert again == file
         assert await _read(pieces) == GOOD + GOOD
 
+    async def test_a_piece_of_a_file_can_be_read(self, desk: Desk) -> None:
+        """From any byte on, and no more than there is."""
+        file = await desk.receive(GOOD)
+
+        again, middle = await desk.files.excerpt(MINE, file.id, 3, 5)
+        _, end = await desk.files.excerpt(MINE, file.id, len(GOOD) - 2, 100)
+
+        assert again == file
+        assert (middle, end) == (GOOD[3:8], GOOD[-2:])
+
+    async def test_a_piece_of_a_file_whose_bytes_are_gone_cannot_be_read(self, desk: Desk) -> None:
+        """As if there were no file."""
+        file = await desk.receive(GOOD)
+        await desk.blobs.delete(file.blob)
+
+        with pytest.raises(NotFound):
+            await desk.files.excerpt(MINE, file.id, 0, 1)
+
     async def test_what_is_not_finished_leaves_no_trace(self, desk: Desk) -> None:
         """The caller went away."""
         async with desk.files.receiving(OPENAI) as receiver:

@@ -35,7 +35,7 @@ MOST_HEADER_BYTES = 64 * 1024
 FORM_BYTES = 1024 * 1024
 """What a form may have around the file that it carries."""
 
-_FILE = re.compile(r"/files/?$")
+_FILE = re.compile(r"/files/?$|/studio/upload$")
 _PART = re.compile(r"/uploads/[^/]+/parts/?$")
 _BEGUN = re.compile(r"/(files|uploads)/?$")
 _UNAUTHORIZED = 401

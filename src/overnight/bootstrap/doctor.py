@@ -35,10 +35,11 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 def diagnose(settings: Settings) -> list[Check]:
     """Look at every part that the service needs."""
-    return asyncio.run(_diagnose(settings))
+    return asyncio.run(examine(settings))
 
 
-async def _diagnose(settings: Settings) -> list[Check]:
+async def examine(settings: Settings) -> list[Check]:
+    """Look at every part, from a running event loop."""
     return [
         _check_folder(settings),
         _check_disk(settings),

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from overnight.config import Settings
 from overnight.observability import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from overnight.domain.ids import ResourceId
 
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 _LAST_ANSWERS = 5
 # Besides connections: those to the upstreams, the database, uploads and the segments of running batches.
 _OTHER_OPEN_FILES = 4096
+_UNKNOWN: Mapping[str, str] = {}
 
 
 class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +48,15 @@ class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[tuple[str, str]]
 
 
-def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) -> None:
-    """Run the service until it is told to stop. Raises ``StartupError`` and ``ConfigError``."""
+def serve(
+    settings: Settings, ready: Callable[[ReadyInfo], None] | None = None, sources: Mapping[str, str] = _UNKNOWN
+) -> None:
+    """Run the service until it is told to stop; ``sources`` says where each setting comes from.
+
+    Raises:
+        StartupError: it cannot run.
+        ConfigError: a key of an upstream cannot be read.
+    """
     logs.configure(settings.log_level, settings.log_format)
     keys = read_keys(settings)
     asks = bool(keys) or settings.oidc is not None
@@ -55,17 +64,18 @@ def serve(settings: Settings, ready: Callable[[ReadyInfo], None] | None = None) 
         raise too_open(settings)
     _allow_open_files(settings.connections.most + _OTHER_OPEN_FILES)
     with _listening(settings) as listener:
-        uvloop.run(_serve(settings, keys, listener, ready))
+        uvloop.run(_serve(settings, keys, sources, listener, ready))
 
 
 async def _serve(
     settings: Settings,
     keys: Mapping[str, ResourceId],
+    sources: Mapping[str, str],
     listener: socket.socket,
     ready: Callable[[ReadyInfo], None] | None,
 ) -> None:
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(running_service(settings, keys))
+        service = await stack.enter_async_context(running_service(settings, keys, sources))
         server = _Server(
             uvicorn.Config(
                 service.app,
@@ -92,6 +102,7 @@ async def _serve(
                 group.create_task(service.catalogue.keep_fresh(), name="models of the upstreams"),
                 group.create_task(service.callers.keep_noting(), name="use of the keys"),
                 group.create_task(_keep_keys(service), name="keys of the issuer"),
+                group.create_task(service.studio.keep_live(), name="live parts of the Studio"),
             ]
             if ready is not None:
                 ready(await _started(settings, service, listener))

@@ -25,6 +25,7 @@ from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
 from overnight.bootstrap.quotas import open_quotas
 from overnight.bootstrap.storage import open_storage
+from overnight.bootstrap.studio import Beside, KeyHolders, Operations, make_studio
 from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.bootstrap.usage import usage_service
@@ -48,6 +49,7 @@ from overnight.services.retention import Sweeper
 from overnight.services.retry import RetryService
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
+from overnight.studio.app import Studio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -66,11 +68,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     callers: Authenticator
     issuer: OpenBearers | None
     webhooks: WebhookDispatcher
+    studio: Studio
     embedded: EmbeddedServer | None
 
 
 @asynccontextmanager
-async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) -> AsyncIterator[Service]:
+async def running_service(
+    settings: Settings, keys: Mapping[str, ResourceId], sources: Mapping[str, str]
+) -> AsyncIterator[Service]:
     """Open the database, the stores and the upstreams, and put the service together."""
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
@@ -142,12 +147,15 @@ async def running_service(settings: Settings, keys: Mapping[str, ResourceId]) ->
         stack.push_async_callback(callers.note_use)
         bearers = None if tokens is None else tokens.bearers
         accepted, root_path = Keys(keys, callers, bearers), settings.root_path
+        holders, operations = KeyHolders(keys, callers), Operations(settings, sources)
+        studio = make_studio(services, database.problem, holders, operations, settings)
 
         def entrance(inner: ASGIApp) -> ASGIApp:
-            return Entrance(inner, accepted, root_path)
+            return Beside(studio.app, Entrance(inner, accepted, root_path), root_path)
 
         yield Service(
             app=guarded(app, entrance, settings.rate, limits, clock, root_path=root_path),
+            studio=studio,
             dispatcher=dispatcher,
             catalogue=catalogue,
             callers=callers,

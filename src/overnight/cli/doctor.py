@@ -11,9 +11,9 @@ from overnight.cli.commands import Command
 from overnight.cli.console import Column, Shape
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import explain
-from overnight.cli.human import moment, plural, size
 from overnight.cli.service_options import service_options
 from overnight.cli.session import Session, pass_session
+from overnight.human import moment, plural, size
 
 if TYPE_CHECKING:
     from overnight.client import Readiness

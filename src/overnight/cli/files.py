@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overnight.cli import human, ids, shapes, submit
+from overnight import human
+from overnight.cli import ids, shapes, submit
 from overnight.cli.commands import Group
 from overnight.cli.console import choose_fields
 from overnight.cli.exit_codes import ExitCode

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from overnight.cli import caps, human
+from overnight import human
+from overnight.cli import caps
 from overnight.cli.commands import Group
 from overnight.cli.console import Column, Shape
 from overnight.cli.folder import data_folder

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from overnight.cli import human
+from overnight import human
 
 RECENT = 30.0
 ETA_AFTER_RESULTS = 20

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overnight.cli import human, results, shapes, submit, waiting
+from overnight import human
+from overnight.cli import results, shapes, submit, waiting
 from overnight.cli.commands import Command
 from overnight.cli.exit_codes import ExitCode, for_batch
 from overnight.cli.failures import CliError

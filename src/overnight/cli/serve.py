@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @service_options
 @pass_session
 def serve(session: Session, flags: Mapping[str, object]) -> None:
-    """Start the service: API and dispatcher in one process."""
+    """Start the service: API, Studio and dispatcher in one process."""
     import gc
 
     # A fifth of the start would go into looking for garbage among modules, which are there to stay.
@@ -41,14 +41,15 @@ def serve(session: Session, flags: Mapping[str, object]) -> None:
 
     from overnight import bootstrap, config
 
-    settings = config.load(flags).settings
+    loaded = config.load(flags)
+    settings = loaded.settings
 
     def ready(info: ReadyInfo) -> None:
         announce(session, settings, info)
         gc.freeze()
         gc.enable()
 
-    bootstrap.serve(settings, ready=ready)
+    bootstrap.serve(settings, ready=ready, sources=loaded.sources)
 
 
 def announce(session: Session, settings: Settings, info: ReadyInfo) -> None:
@@ -57,6 +58,7 @@ def announce(session: Session, settings: Settings, info: ReadyInfo) -> None:
     say = session.console.say
     say(f"overnight {overnight.__version__}")
     say(f"  {'API':<9} {info.url}/v1")
+    say(f"  {'Studio':<9} {info.url}/studio")
     say(f"  {'Data':<9} {Path(info.data_dir).absolute()}")
     say(f"  {'Model' if len(info.models) == 1 else 'Models':<9} {in_short(info.models)}{embedded}")
     if settings.upstreams:

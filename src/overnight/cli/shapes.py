@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from overnight.cli import human
+from overnight import human
 from overnight.cli.console import Column, Shape
 from overnight.cli.progress import outcome
 from overnight.cli.views import spoken

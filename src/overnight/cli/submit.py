@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from overnight.cli import human
+from overnight import human
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import CliError
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import click
 
-from overnight.cli import human, progress
+from overnight import human
+from overnight.cli import progress
 from overnight.cli.console import Console
 from overnight.cli.options import Options
 from overnight.cli.progress import LogGate, Pace, Snapshot

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from overnight.cli import human, ids, shapes
+from overnight import human
+from overnight.cli import ids, shapes
 from overnight.cli.commands import Group
 from overnight.cli.console import Column, Shape
 from overnight.cli.exit_codes import ExitCode

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -241,10 +243,25 @@ class FileService:
             raise no_such_file(file_id)
         return file, self._blobs.stream(file.blob)
 
+    async def excerpt(self, resource: ResourceId, file_id: FileId, start: int, length: int) -> tuple[File, bytes]:
+        """Give a file and up to ``length`` of its bytes from ``start`` on. Raises ``NotFound``."""
+        file = await self.get(resource, file_id)
+        try:
+            async with self._blobs.local(file.blob) as path:
+                return file, await asyncio.to_thread(_read, path, start, length)
+        except FileNotFoundError as error:
+            raise no_such_file(file_id) from error
+
     async def delete(self, resource: ResourceId, file_id: FileId) -> None:
         """Delete a file; its bytes stay until no active batch reads them. Raises ``NotFound``."""
         if not await self._files.delete(resource, file_id, now=self._clock.now()):
             raise no_such_file(file_id)
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def blob_key(file_id: FileId) -> str:

@@ -245,8 +245,12 @@ class Authenticator:
 
     async def authenticate(self, secret: str) -> Key | None:
         """Give the key, or ``None`` if it is unknown, revoked or expired. Raises ``Unavailable``."""
+        return await self.recall(hash_of(secret)) if is_secret(secret) else None
+
+    async def recall(self, digest: str) -> Key | None:
+        """Give the key whose text has this hash, as ``authenticate`` does for its text. Raises ``Unavailable``."""
         now = self._clock.now()
-        key = await self._find(hash_of(secret)) if is_secret(secret) else None
+        key = await self._find(digest)
         if key is None or not key.valid(now):
             return None
         self._uses[key.id] = int(now)

@@ -1,0 +1,162 @@
+"""What changes something: every one needs the token of the visitor's forms, and a key that may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from starlette.responses import JSONResponse, RedirectResponse
+
+from overnight.domain.errors import InvalidRequest, NotFound, ServiceError, TooLarge, Unauthorized, Unavailable
+from overnight.domain.flavour import Flavour
+from overnight.domain.ids import BatchId, FileId
+from overnight.ports.blobs import StorageFull
+from overnight.services.batches import NewBatch
+from overnight.services.files import NewFile
+from overnight.studio import recipes
+from overnight.studio.pages import Shell
+from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, check_origin, check_token, set_cookie
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from overnight.domain.file import File
+    from overnight.studio.context import Parts
+    from overnight.studio.pages import Pages
+    from overnight.studio.session import Sessions, Visitor
+
+_MOST_FORM_BYTES = 64 * 1024
+_MOST_FIELDS = 100
+_SEE_OTHER = 303
+
+Form = dict[str, list[str]]
+
+
+class Actions:
+    """The forms of the Studio."""
+
+    def __init__(self, parts: Parts, sessions: Sessions, pages: Pages) -> None:
+        self._parts = parts
+        self._sessions = sessions
+        self._pages = pages
+        self._home = f"{parts.root}/studio"
+
+    async def sign_in_page(self, request: Request) -> Response:
+        return await self._sign_in_form(request)
+
+    async def sign_in(self, request: Request) -> Response:
+        check_origin(request)
+        form = await _form(request)
+        check_token(_first(form, CSRF_FIELD), self._sessions.form_token)
+        try:
+            name = await self._sessions.sign_in(_first(form, "key").strip())
+        except Unauthorized as error:
+            return await self._sign_in_form(request, error.message, status=401)
+        response = RedirectResponse(self._local(_first(form, "next")), _SEE_OTHER)
+        set_cookie(response, request, name, self._home)
+        return response
+
+    async def _sign_in_form(self, request: Request, error: str = "", *, status: int = 200) -> Response:
+        shell = Shell(title="Sign in", section="", csrf=self._sessions.form_token)
+        after = self._local(request.query_params.get("next", ""))
+        return await self._pages.frame.page(request, "sign_in.html", shell, status=status, error=error, after=after)
+
+    def _local(self, wanted: str) -> str:
+        """Keep a redirect inside the Studio."""
+        inside = wanted.startswith(f"{self._home}/") and "\\" not in wanted and ".." not in wanted
+        return wanted if inside else self._home
+
+    async def sign_out(self, request: Request) -> Response:
+        visitor, _ = await self._admitted(request)
+        self._sessions.sign_out(request)
+        response = RedirectResponse(f"{self._home}/sign-in" if visitor.signed_in else self._home, _SEE_OTHER)
+        response.delete_cookie(COOKIE, path=self._home)
+        return response
+
+    async def cancel(self, request: Request) -> Response:
+        visitor, _ = await self._admitted(request)
+        visitor.must_submit()
+        batch = await self._parts.batches.cancel(visitor.caller.resource, BatchId(request.path_params["batch_id"]))
+        return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
+
+    async def create(self, request: Request) -> Response:
+        visitor, form = await self._admitted(request)
+        visitor.must_submit()
+        wishes = recipes.wishes_in(form)
+        try:
+            batch = await self._parts.batches.create(
+                visitor.caller.resource, wishes.flavour, await self._new(visitor, wishes)
+            )
+        except InvalidRequest as error:
+            field = (error.param or "").partition(".")[0]
+            return await self._pages.new_form(request, visitor, wishes, error=error.message, field=field, status=400)
+        return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
+
+    async def _new(self, visitor: Visitor, wishes: recipes.Wishes) -> NewBatch:
+        if not wishes.file_id:
+            raise InvalidRequest("Choose an input file first: upload one, or take one of those below.", param="file_id")
+        try:
+            await self._parts.files.get(visitor.caller.resource, FileId(wishes.file_id))
+        except NotFound as error:
+            raise InvalidRequest("There is no such file any more. Choose another one.", param="file_id") from error
+        return NewBatch(
+            input_file_id=wishes.file_id,
+            endpoint=wishes.endpoint,
+            completion_window=wishes.window,
+            metadata=dict(wishes.metadata) or None,
+        )
+
+    async def delete_file(self, request: Request) -> Response:
+        visitor, _ = await self._admitted(request)
+        visitor.must_submit()
+        await self._parts.files.delete(visitor.caller.resource, FileId(request.path_params["file_id"]))
+        return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
+
+    async def upload(self, request: Request) -> Response:
+        """Take the bytes of one file as the body; its name is in the URL."""
+        try:
+            visitor = await self._sessions.visitor(request)
+            check_origin(request)
+            check_token(request.headers.get(CSRF_HEADER, ""), visitor.csrf)
+            visitor.must_submit()
+            file = await self._receive(request, visitor)
+        except ServiceError as error:
+            return JSONResponse({"error": error.message}, status_code=413 if isinstance(error, TooLarge) else 400)
+        return JSONResponse({"id": file.id, "next": f"{self._home}/new?file={file.id}"}, status_code=201)
+
+    async def _receive(self, request: Request, visitor: Visitor) -> File:
+        name = request.query_params.get("name", "") or "upload.jsonl"
+        new = NewFile(filename=name[:255], purpose="batch")
+        async with self._parts.files.receiving(Flavour.OPENAI) as receiver:
+            try:
+                async for chunk in request.stream():
+                    await receiver.write(chunk)
+                return await receiver.finish(visitor.caller.resource, Flavour.OPENAI, new)
+            except StorageFull as error:
+                message = "The server has no room left for this file. Ask its operator, or try again later."
+                raise Unavailable(message) from error
+
+    async def _admitted(self, request: Request) -> tuple[Visitor, Form]:
+        """Read a form that was made for this visitor. Raises ``Forbidden`` for any other."""
+        visitor = await self._sessions.visitor(request)
+        check_origin(request)
+        form = await _form(request)
+        check_token(_first(form, CSRF_FIELD), visitor.csrf)
+        return visitor, form
+
+
+async def _form(request: Request) -> Form:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_FORM_BYTES:
+            raise TooLarge("This form is too large.")
+    try:
+        return parse_qs(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise InvalidRequest("This form has too many fields.") from error
+
+
+def _first(form: Form, name: str) -> str:
+    return form.get(name, [""])[0]

@@ -1,0 +1,190 @@
+"""The Studio as an application: routes, errors as pages, and the headers of every answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from overnight.domain import errors
+from overnight.studio.actions import Actions
+from overnight.studio.events import Hub
+from overnight.studio.looking import Looking
+from overnight.studio.pages import Pages, Shell
+from overnight.studio.parts import LiveParts, topics_of
+from overnight.studio.session import Sessions
+from overnight.studio.templating import Templates
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from overnight.studio.context import Parts
+
+log = structlog.get_logger()
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " font-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+_FOREVER = "public, max-age=31536000, immutable"
+
+_STATUS: tuple[tuple[type[errors.ServiceError], int, str], ...] = (
+    (errors.NotFound, 404, "Not found"),
+    (errors.Forbidden, 403, "Not allowed"),
+    (errors.Conflict, 409, "Not possible any more"),
+    (errors.Unavailable, 503, "Not possible now"),
+    (errors.TooLarge, 413, "Too large"),
+    (errors.ServiceError, 400, "Not understood"),
+)
+
+
+class Studio:
+    """The pages at ``/studio``; ``keep_live`` has to run for them to stay up to date."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._templates = Templates(parts.root)
+        self._sessions = Sessions(parts.callers, parts.clock, parts.entropy)
+        looking = Looking(parts)
+        self._pages = Pages(parts, self._sessions, looking, self._templates)
+        self._live = LiveParts(looking, self._templates)
+        self.hub = Hub(self._live.render, parts.clock, parts.entropy)
+        self.app: ASGIApp = _with_headers(self._make())
+
+    async def keep_live(self) -> None:
+        """Keep live parts up to date until cancelled."""
+        await self.hub.keep_live()
+
+    def _make(self) -> Starlette:
+        pages, actions = self._pages, Actions(self._parts, self._sessions, self._pages)
+        routes = [
+            Route("/", self._home),
+            Route("/studio", pages.overview),
+            Route("/studio/batches", pages.batches),
+            Route("/studio/batches/{batch_id}", pages.batch),
+            Route("/studio/batches/{batch_id}/throughput", pages.throughput),
+            Route("/studio/batches/{batch_id}/cancel", actions.cancel, methods=["POST"]),
+            Route("/studio/new", pages.new),
+            Route("/studio/new", actions.create, methods=["POST"]),
+            Route("/studio/upload", actions.upload, methods=["POST"]),
+            Route("/studio/files", pages.files),
+            Route("/studio/files/{file_id}", pages.file),
+            Route("/studio/files/{file_id}/content", pages.content),
+            Route("/studio/files/{file_id}/delete", actions.delete_file, methods=["POST"]),
+            Route("/studio/upstreams", pages.upstreams),
+            Route("/studio/system", pages.system),
+            Route("/studio/sign-in", actions.sign_in_page),
+            Route("/studio/sign-in", actions.sign_in, methods=["POST"]),
+            Route("/studio/sign-out", actions.sign_out, methods=["POST"]),
+            Route("/studio/events", self._events),
+            Route("/studio/parts", self._once),
+            Route("/studio/static/{name:path}", self._static),
+        ]
+        if self._parts.gallery:
+            routes.append(Route("/studio/_gallery", pages.gallery))
+        handlers = {errors.ServiceError: self._refused, HTTPException: self._http_error, Exception: _broke}
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = True
+        return app
+
+    async def _home(self, _request: Request) -> Response:
+        return RedirectResponse(f"{self._parts.root}/studio")
+
+    async def _events(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        topics = topics_of(request.query_params.get("topics", ""), visitor)
+
+        async def allowed() -> bool:
+            try:
+                return (await self._sessions.visitor(request)).caller == visitor.caller
+            except errors.Unauthorized:
+                return False
+            except errors.Unavailable:
+                return True
+
+        self.hub.check_room()
+        stream = self.hub.stream(topics, request.headers.get("last-event-id", ""), allowed)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def _once(self, request: Request) -> Response:
+        """Give all parts once, for browsers whose stream has broken off."""
+        visitor = await self._sessions.visitor(request)
+        html: list[str] = []
+        for topic in topics_of(request.query_params.get("topics", ""), visitor):
+            parts = await self._live.render(topic)
+            html.extend(
+                f'<hx-partial hx-target="#{part_id}" hx-swap="outerMorph">{part}</hx-partial>'
+                for part_id, part in parts.items()
+            )
+        return HTMLResponse("".join(html))
+
+    async def _static(self, request: Request) -> Response:
+        asset = self._templates.assets.get(request.path_params["name"])
+        if asset is None:
+            raise HTTPException(404)
+        lasting = request.query_params.get("v") == asset.version
+        headers = {"cache-control": _FOREVER if lasting else "no-cache"}
+        return Response(asset.body, media_type=asset.media_type, headers=headers)
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, errors.Unauthorized):
+            return self._to_sign_in(request)
+        if not isinstance(error, errors.ServiceError):
+            raise error
+        status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
+        return await self._error_page(request, status, title, error.message)
+
+    def _to_sign_in(self, request: Request) -> Response:
+        sign_in = f"{self._parts.root}/studio/sign-in"
+        if request.method != "GET" or request.url.path.endswith(("/events", "/parts")):
+            return Response("Sign in again.", status_code=401)
+        wanted = f"{self._parts.root}{request.url.path.removeprefix(self._parts.root)}"
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{sign_in}?next={quote(wanted + query, safe='')}", 303)
+
+    async def _http_error(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        if error.status_code == 404:  # noqa: PLR2004 - no route
+            return await self._error_page(request, 404, "Not found", "There is no such page.")
+        return await self._error_page(request, error.status_code, "Not possible", str(error.detail))
+
+    async def _error_page(self, request: Request, status: int, title: str, message: str) -> Response:
+        try:
+            visitor = await self._sessions.visitor(request)
+            shell = Shell(title=title, section="", csrf=visitor.csrf, signed_in=visitor.signed_in)
+        except errors.ServiceError:
+            shell = Shell(title=title, section="", rail=())
+        return await self._pages.frame.page(request, "error.html", shell, status=status, message=message)
+
+
+async def _broke(request: Request, error: Exception) -> Response:
+    log.error("studio.broke", method=request.method, path=request.url.path, exc_info=error)
+    return Response("The Studio met an error that is its own. The log of the service tells more.", status_code=500)
+
+
+def _with_headers(app: ASGIApp) -> ASGIApp:
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), *_HEADERS]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return guarded

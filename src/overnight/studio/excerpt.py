@@ -1,0 +1,86 @@
+"""Pieces of large files, line by line, by byte offsets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import msgspec
+
+if TYPE_CHECKING:
+    from overnight.domain.file import File
+
+WINDOW = 256 * 1024
+_LINES = 100
+_SHOWN = 2_000
+_MOST_DIGITS = 15
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a file; ``cut`` says how much of it is not shown."""
+
+    offset: int
+    text: str
+    cut: str = ""
+
+
+class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
+    """Some lines of a file; ``following`` is the offset of the next ones, ``None`` at the end."""
+
+    lines: tuple[Line, ...]
+    start: int
+    following: int | None
+    place: str
+
+
+def offset_of(text: str) -> int:
+    """Read an offset from a URL; what is none means the beginning."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+
+
+def lines_of(raw: bytes, start: int, size: int, most: int = _LINES) -> Excerpt:
+    """Cut the bytes of a file from ``start`` on into lines; one that is cut off by the window is left to the next."""
+    lines: list[Line] = []
+    at = start
+    for piece in raw.split(b"\n")[:most]:
+        end = at + len(piece)
+        whole = end - start < len(raw) or start + len(raw) >= size
+        if not whole and lines:
+            break
+        if piece or end < size:
+            lines.append(_line(at, piece))
+        at = end + 1 if whole else end
+    following = at if at < size else None
+    place = f"{min(start, size):,} to {min(at, size):,} of {size:,} bytes"
+    return Excerpt(lines=tuple(lines), start=start, following=following, place=place)
+
+
+def _line(offset: int, raw: bytes) -> Line:
+    text = raw.decode(errors="replace").rstrip("\r")
+    more = len(text) - _SHOWN
+    return Line(offset=offset, text=visible(text[:_SHOWN]), cut=f"{more:,} more characters" if more > 0 else "")
+
+
+def visible(text: str) -> str:
+    """Show what would otherwise steer a terminal or the direction of writing."""
+    return "".join(_shown(char) for char in text)
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    if code < 32 and char != "\t":  # noqa: PLR2004 - control characters have pictures of their own
+        return chr(0x2400 + code)
+    if char in _STEERING:
+        return f"⟨U+{code:04X}⟩"
+    return char
+
+
+_STEERING = frozenset("\x7f\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | {
+    chr(code) for first, last in ((0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069)) for code in range(first, last + 1)
+}
+
+
+def as_attachment(file: File) -> dict[str, str]:
+    """Give the headers that let a browser store a file under its name, and never show it."""
+    name = quote(file.filename, safe="")
+    return {"content-length": str(file.bytes), "content-disposition": f"attachment; filename*=UTF-8''{name}"}

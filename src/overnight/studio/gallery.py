@@ -1,0 +1,118 @@
+"""Every part in every state, for those who work on the Studio; the requests and numbers are made up, and say so."""
+
+from __future__ import annotations
+
+import msgspec
+
+from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
+from overnight.domain.deployment import UpstreamName
+from overnight.domain.flavour import Flavour
+from overnight.domain.ids import BatchId, FileId, ResourceId
+from overnight.ports.upstream import UpstreamHealth
+from overnight.studio import excerpt, looking, view_models
+from overnight.studio.context import FailureGroup
+from overnight.studio.view_models import NO_PACE, Pace
+
+S = BatchStatus
+_HOUR = 3_600
+_LONG = "a name that is much longer than any column, as people give them to remember what a batch was for"
+_HOSTILE = "<script>alert(1)</script> \u202egnp.exe"
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch in one state, as its page shows it."""
+
+    name: str
+    detail: looking.BatchDetail
+
+
+def examples(now: float, root: str) -> list[Example]:
+    """Give a batch in each state that has a badge of its own."""
+    return [
+        Example(
+            name=name,
+            detail=looking.detail_of(batch, now, root, pace=pace, obstacle=obstacle, failures=_failures(batch)),
+        )
+        for name, batch, pace, obstacle in _states(int(now))
+    ]
+
+
+def _states(now: int) -> list[tuple[str, Batch, Pace, str | None]]:
+    start = now - _HOUR
+    running = _batch(now, "running", S.IN_PROGRESS, in_progress_at=start, total=50_000)
+    ended = {"in_progress_at": start, "finalizing_at": now - 60}
+    done = {**ended, "completed_at": now - 20, "output_file_id": FileId("file-output"), "total": 50_000}
+    pace = Pace(overall=180.0, recent=212.0)
+    nobody = "No upstream serves qwen3 now: connection refused"
+    stopped = {**ended, "total": 50_000, "completed": 38_000, "failed": 12, "error_file_id": FileId("file-errors")}
+    problems = (
+        Problem(code="duplicate_custom_id", message="Line 9 has the custom_id of line 3.", line=9, param="custom_id"),
+        Problem(code="invalid_json_line", message=f"This is no JSON: {_HOSTILE}", line=17),
+    )
+    return [
+        ("validating", _batch(now, "validating", S.VALIDATING), NO_PACE, None),
+        ("queued", running, NO_PACE, None),
+        ("in progress", msgspec.structs.replace(running, completed=12_379, failed=31), pace, None),
+        ("stalled", msgspec.structs.replace(running, completed=12_379), NO_PACE, nobody),
+        ("finalizing", _batch(now, "finalizing", S.FINALIZING, **ended, total=9, completed=9), NO_PACE, None),
+        ("completed", _batch(now, _LONG, S.COMPLETED, **done, completed=50_000), NO_PACE, None),
+        ("with failures", _batch(now, _HOSTILE, S.COMPLETED, **done, completed=49_969, failed=31), NO_PACE, None),
+        ("all failed", _batch(now, "all failed", S.COMPLETED, **done, failed=50_000), NO_PACE, None),
+        ("failed validation", _batch(now, "", S.FAILED, failed_at=now - 9, errors=problems), NO_PACE, None),
+        ("expired", _batch(now, "expired", S.EXPIRED, **stopped, expired_at=now - 5), NO_PACE, None),
+        ("cancelling", _batch(now, "cancelling", S.CANCELLING, **_running(now), cancelling_at=now), NO_PACE, None),
+        ("cancelled", _batch(now, "cancelled", S.CANCELLED, **stopped, cancelled_at=now), NO_PACE, None),
+    ]
+
+
+def _running(now: int) -> dict[str, object]:
+    return {"in_progress_at": now - 90, "total": 900, "completed": 300}
+
+
+def _batch(now: int, name: str, status: BatchStatus, **changes: object) -> Batch:
+    batch = Batch(
+        id=BatchId(f"batch_{status.encode().hex()[:24]}{len(name):04d}{len(changes):04d}"),
+        resource=ResourceId("gallery"),
+        flavour=Flavour.OPENAI,
+        endpoint="/v1/chat/completions",
+        input_file_id=FileId("file-input"),
+        completion_window="24h",
+        created_at=now - _HOUR - 20,
+        expires_at=now + 23 * _HOUR,
+        expiry=Expiry.EXPIRE,
+        status=status,
+        model="qwen3-32b",
+        metadata={"name": name} if name else None,
+    )
+    return msgspec.structs.replace(batch, **changes)
+
+
+def _failures(batch: Batch) -> tuple[FailureGroup, ...] | None:
+    if not batch.failed:
+        return None
+    return (
+        FailureGroup(code="rate_limit_exceeded", count=batch.failed, message="Too many requests."),
+        FailureGroup(code="context_length_exceeded", count=3, message=_HOSTILE),
+    )
+
+
+def upstreams() -> tuple[looking.UpstreamRow, ...]:
+    """Give an upstream that does well, and one that does not answer."""
+    well = UpstreamHealth(name=UpstreamName("vllm-1"), url="http://10.0.0.7:8000/v1", in_flight=64, limit=96)
+    down = UpstreamHealth(name=UpstreamName("vllm-2"), url="http://10.0.0.8:8000/v1", problem="connection refused")
+    return tuple(
+        looking.upstream_row(number, health, ("qwen3-32b", "an-embedding-model"), may_operate=True)
+        for number, health in enumerate((well, down))
+    )
+
+
+def lines() -> excerpt.Excerpt:
+    """Give lines of a file, one of them long, one that would steer a terminal."""
+    raw = b'{"custom_id":"a"}\n' + b'{"custom_id":"' + b"x" * 3_000 + b'"}\n' + f"\x1b[31m{_HOSTILE}\n".encode()
+    return excerpt.lines_of(raw, 0, len(raw))
+
+
+def tones() -> tuple[view_models.Badge, ...]:
+    """Give a badge of each tone."""
+    names = ("neutral", "info", "progress", "success", "warning", "danger", "cancel")
+    return tuple(view_models.Badge(word=tone.capitalize(), tone=tone) for tone in names)

@@ -1,0 +1,309 @@
+"""What pages and live parts show, read through the use cases and put into view models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from overnight.domain.batch import TERMINAL, Batch, BatchStatus
+from overnight.domain.ids import BatchId
+from overnight.domain.listing import BatchQuery, Condition
+from overnight.studio import view_models
+from overnight.studio.pace import Paces
+from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overnight.domain.ids import ResourceId
+    from overnight.ports.upstream import UpstreamHealth
+    from overnight.studio.context import FailureGroup, Parts
+    from overnight.studio.filters import Filter
+
+PAGE = 50
+# How many batches a search looks at, and an overview counts.
+_SCANNED = 1_000
+_COUNTED = 100
+_DAY = 86_400
+
+
+class BatchList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of batches; ``after`` is the cursor of the next one. ``bound`` says where a search stopped looking."""
+
+    rows: tuple[BatchRow, ...]
+    after: str | None
+    bound: str = ""
+
+
+class BatchDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of a batch that changes while it runs; ``title`` is the title of its page."""
+
+    row: BatchRow
+    title: str
+    state: str
+    progress: Progress
+    steps: tuple[Step, ...]
+    expires: Moment | None
+    numbers: tuple[tuple[str, str], ...]
+    problems: tuple[tuple[str, str, str], ...]
+    failures: tuple[FailureGroup, ...] | None
+    cancellable: bool
+    failed: int
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of the overview, and where it leads."""
+
+    name: str
+    value: str
+    note: str
+    url: str
+    tone: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a batch."""
+
+    moment: Moment
+    icon: str
+    tone: str
+    text: str
+    name: str
+    url: str
+
+
+class UpstreamRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An upstream and how it does; ``url`` is empty for whoever need not know it."""
+
+    id: str
+    name: str
+    url: str
+    word: str
+    tone: str
+    icon: str
+    problem: str
+    models: tuple[str, ...]
+    in_flight: str
+    limit: str
+    share: int
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs whoever looks, and whether all is well."""
+
+    cards: tuple[Card, ...]
+    active: tuple[BatchRow, ...]
+    upstreams: tuple[UpstreamRow, ...]
+    events: tuple[Event, ...]
+    empty: bool
+    problem: str
+
+
+class Looking:
+    """Reads for one visitor at a time; what it notes is how fast batches get on."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.paces = Paces()
+
+    async def row(self, resource: ResourceId, batch_id: BatchId) -> BatchRow:
+        """Give a batch for a list. Raises ``NotFound``."""
+        return self._row(await self._parts.batches.get(resource, batch_id))
+
+    async def newest(self, resource: ResourceId) -> Sequence[BatchRow]:
+        """Give the newest batches."""
+        page = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED))
+        return [self._row(batch) for batch in page.items]
+
+    async def batches(self, resource: ResourceId, wanted: Filter, after: str | None) -> BatchList:
+        """Give a page of the batches that are wanted, newest first. Raises ``InvalidRequest`` for its cursor."""
+        rows: list[BatchRow] = []
+        scanned, more = 0, True
+        cursor = after
+        while more and len(rows) < PAGE and scanned < _SCANNED:
+            query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=wanted.conditions)
+            page = await self._parts.batches.page(resource, query)
+            more = page.has_more
+            for batch in page.items:
+                scanned, cursor = scanned + 1, batch.id
+                if wanted.matches(batch):
+                    rows.append(self._row(batch))
+                if len(rows) == PAGE:
+                    more = more or batch is not page.items[-1]
+                    break
+        stopped = more and len(rows) < PAGE
+        bound = f"Looked at {scanned:,} batches so far; go on to look at older ones." if stopped else ""
+        return BatchList(rows=tuple(rows), after=cursor if more else None, bound=bound)
+
+    async def batch(self, resource: ResourceId, batch_id: BatchId) -> tuple[Batch, BatchDetail]:
+        """Give a batch with what its page shows. Raises ``NotFound``."""
+        batch = await self._parts.batches.get(resource, batch_id)
+        now = self._parts.clock.now()
+        pace, failures = self.paces.see(batch, now), await self._failures(batch)
+        obstacle = self._obstacle(batch)
+        return batch, detail_of(batch, now, self._parts.root, pace=pace, obstacle=obstacle, failures=failures)
+
+    async def _failures(self, batch: Batch) -> tuple[FailureGroup, ...] | None:
+        if self._parts.reader is None or not batch.failed:
+            return None
+        return tuple(await self._parts.reader.failures(batch.resource, batch.id))
+
+    async def overview(self, resource: ResourceId, *, may_operate: bool) -> Overview:
+        """Give what the first page shows."""
+        now = self._parts.clock.now()
+        recent = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED))
+        unended = tuple(Condition("status", "ne", status) for status in sorted(TERMINAL))
+        active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=unended))
+        rows = [self._row(batch) for batch in active.items]
+        return Overview(
+            cards=_cards(recent.items, active.items, self._parts.root, now, more=active.has_more),
+            active=tuple(rows[:5]),
+            upstreams=self.upstreams(may_operate=may_operate),
+            events=_events(recent.items, now, self._parts.root),
+            empty=not recent.items,
+            problem=await self._parts.problem() or "",
+        )
+
+    def upstreams(self, *, may_operate: bool) -> tuple[UpstreamRow, ...]:
+        """Give all upstreams; where they are is for operators."""
+        deployments = self._parts.deployments.known().deployments
+        served: dict[str, list[str]] = {}
+        for deployment in deployments:
+            for name in deployment.upstreams:
+                served.setdefault(name, []).append(deployment.name)
+        return tuple(
+            upstream_row(number, health, tuple(served.get(health.name, ())), may_operate=may_operate)
+            for number, health in enumerate(self._parts.health())
+        )
+
+    def _row(self, batch: Batch) -> BatchRow:
+        now = self._parts.clock.now()
+        pace = self.paces.see(batch, now)
+        return view_models.batch_row(batch, now, self._parts.root, pace, self._obstacle(batch))
+
+    def _obstacle(self, batch: Batch) -> str | None:
+        """Say what keeps a batch from going on now."""
+        if batch.status != BatchStatus.IN_PROGRESS:
+            return None
+        trouble = next((each for each in self._parts.troubles() if each.batch_id == batch.id), None)
+        if trouble is not None:
+            return f"Its results cannot be stored: {trouble.problem}"
+        name = batch.deployment or batch.model
+        deployment = None if name is None else self._parts.deployments.known().find(name)
+        if deployment is None:
+            return f"No upstream serves {name} now" if name else None
+        health = {state.name: state for state in self._parts.health()}
+        problems = [health[upstream].problem for upstream in deployment.upstreams if upstream in health]
+        if problems and all(problems):
+            return f"No upstream serves {name} now: {problems[0]}"
+        return None
+
+
+def detail_of(
+    batch: Batch,
+    now: float,
+    root: str,
+    *,
+    pace: Pace,
+    obstacle: str | None,
+    failures: tuple[FailureGroup, ...] | None,
+) -> BatchDetail:
+    """Put everything of a batch that changes into what its page shows."""
+    row = view_models.batch_row(batch, now, root, pace, obstacle)
+    share = f"{row.progress.percent} % · " if batch.status == BatchStatus.IN_PROGRESS else ""
+    return BatchDetail(
+        row=row,
+        title=f"{share}{row.badge.word} · {row.name}",
+        state=row.badge.word,
+        progress=row.progress,
+        steps=view_models.timeline(batch, now),
+        expires=None if batch.ended else view_models.moment(batch.expires_at, now),
+        numbers=view_models.numbers(batch, now, pace),
+        problems=view_models.problems(batch),
+        failures=failures,
+        cancellable=not batch.ended and batch.status != BatchStatus.CANCELLING,
+        failed=batch.failed,
+    )
+
+
+def _cursor(after: str | None) -> BatchId | None:
+    return None if after is None else BatchId(after)
+
+
+def _cards(recent: Sequence[Batch], active: Sequence[Batch], root: str, now: float, *, more: bool) -> tuple[Card, ...]:
+    today = [batch for batch in recent if (view_models.ended_at(batch) or 0) >= now - _DAY]
+    attention = [batch for batch in today if view_models.badge(batch).tone in {"warning", "danger"}]
+    completed = [batch for batch in today if batch.status == BatchStatus.COMPLETED]
+    queued = sum(max(0, batch.total - batch.completed - batch.failed) for batch in active)
+    batches = f"{root}/studio/batches"
+    return (
+        Card(
+            name="Active",
+            value=f"{len(active):,}{'+' if more else ''}",
+            note="batches under way",
+            url=f"{batches}?view=active",
+            tone="info",
+        ),
+        Card(
+            name="Needs attention",
+            value=f"{len(attention):,}",
+            note="in the last 24 hours",
+            url=f"{batches}?view=attention",
+            tone="warning" if attention else "neutral",
+        ),
+        Card(
+            name="Completed",
+            value=f"{len(completed):,}",
+            note="in the last 24 hours",
+            url=f"{batches}?q=status%3Acompleted",
+            tone="success",
+        ),
+        Card(
+            name="Queued requests",
+            value=f"{queued:,}",
+            note="not yet answered",
+            url=f"{batches}?view=active",
+            tone="neutral",
+        ),
+    )
+
+
+def _events(batches: Sequence[Batch], now: float, root: str) -> tuple[Event, ...]:
+    found: list[tuple[int, Event]] = []
+    for batch in batches[:20]:
+        final = view_models.badge(batch)
+        ended = view_models.ended_at(batch)
+        happened = [(batch.created_at, "○", "neutral", "created"), (batch.in_progress_at, "◐", "info", "started")]
+        happened.append((ended, final.icon, final.tone, final.word.lower()))
+        for at, icon, tone, text in happened:
+            if at is not None:
+                event = Event(
+                    moment=view_models.moment(at, now),
+                    icon=icon,
+                    tone=tone,
+                    text=text,
+                    name=view_models.name_of(batch),
+                    url=f"{root}/studio/batches/{batch.id}",
+                )
+                found.append((at, event))
+    found.sort(key=lambda each: each[0])
+    return tuple(event for _, event in reversed(found[-10:]))
+
+
+def upstream_row(number: int, health: UpstreamHealth, models: tuple[str, ...], *, may_operate: bool) -> UpstreamRow:
+    """Show an upstream; where it is, is for operators."""
+    well = health.problem is None
+    return UpstreamRow(
+        id=f"upstream-{number}",
+        name=health.name,
+        url=health.url if may_operate else "",
+        word="Answers" if well else "Left alone",
+        tone="success" if well else "danger",
+        icon="✓" if well else "✕",
+        problem=health.problem or "",
+        models=models,
+        in_flight=f"{health.in_flight:,}",
+        limit=f"{health.limit:,}",
+        share=min(100, health.in_flight * 100 // health.limit) if health.limit else 0,
+    )

@@ -1,0 +1,298 @@
+"""Whole pages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+
+from overnight.domain.endpoints import ENDPOINTS
+from overnight.domain.errors import NotFound
+from overnight.domain.ids import BatchId, FileId
+from overnight.services.files import FileQuery
+from overnight.studio import excerpt, filters, gallery, pace, recipes, view_models
+from overnight.studio.session import READ_ONLY
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from overnight.domain.file import File
+    from overnight.studio.context import Parts
+    from overnight.studio.looking import Looking
+    from overnight.studio.session import Sessions, Visitor
+    from overnight.studio.templating import Templates
+
+_RAIL = (
+    ("overview", "Overview", "", "o"),
+    ("batches", "Batches", "/batches", "b"),
+    ("files", "Files", "/files", "f"),
+    ("upstreams", "Upstreams", "/upstreams", "u"),
+    ("system", "System", "/system", "s"),
+)
+_VIEWS = (("all", "All"), ("active", "Active"), ("attention", "Needs attention"))
+_THEMES = ("system", "light", "dark")
+_PICKED = 20
+
+
+class Shell(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands around a page."""
+
+    title: str
+    section: str
+    rail: tuple[tuple[str, str, str, str], ...] = _RAIL
+    theme: str = "system"
+    csrf: str = ""
+    resource: str = ""
+    signed_in: bool = False
+    read_only: str = ""
+    topics: str = ""
+
+
+class Frame:
+    """Puts a page into its shell."""
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
+
+    async def page(
+        self, request: Request, template: str, shell: Shell, *, status: int = 200, **models: object
+    ) -> Response:
+        """Render a page; the event loop goes on meanwhile."""
+        theme = request.cookies.get("overnight_theme", "system")
+        shell = msgspec.structs.replace(shell, theme=theme if theme in _THEMES else "system")
+        html = await asyncio.to_thread(self._templates.render, template, shell=shell, **models)
+        return HTMLResponse(html, status_code=status)
+
+
+def shell_for(visitor: Visitor, title: str, section: str, *topics: str) -> Shell:
+    """Make the shell of a page for a visitor; the page is kept up to date by ``topics``."""
+    return Shell(
+        title=title,
+        section=section,
+        csrf=visitor.csrf,
+        resource=visitor.caller.resource,
+        signed_in=visitor.signed_in,
+        read_only="" if visitor.caller.may_submit else READ_ONLY,
+        topics=",".join(topics),
+    )
+
+
+class Pages:
+    """The pages that show something; what changes something is in ``actions.py``."""
+
+    def __init__(self, parts: Parts, sessions: Sessions, looking: Looking, templates: Templates) -> None:
+        self._parts = parts
+        self._sessions = sessions
+        self._looking = looking
+        self.frame = Frame(templates)
+
+    async def overview(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        caller = visitor.caller
+        overview = await self._looking.overview(caller.resource, may_operate=caller.may_operate)
+        shell = shell_for(visitor, "Overview", "overview", "overview")
+        return await self.frame.page(request, "overview.html", shell, overview=overview, server=server_url(request))
+
+    async def batches(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        text, view = request.query_params.get("q", ""), request.query_params.get("view", "all")
+        after = request.query_params.get("after")
+        wanted = filters.parse(text, view)
+        found = await self._looking.batches(visitor.caller.resource, wanted, after)
+        first_page = after is None
+        topics = ["batches"] if first_page else [f"row:{row.id}" for row in found.rows if row.active][:16]
+        older = {"q": text, "view": view, "after": found.after or ""}
+        return await self.frame.page(
+            request,
+            "batches.html",
+            shell_for(visitor, "Batches", "batches", *topics),
+            list=found,
+            q=text,
+            view=view,
+            views=_VIEWS,
+            problem=wanted.problem,
+            filtered=bool(text or view != "all"),
+            first_page=first_page,
+            older=urlencode({name: value for name, value in older.items() if value and value != "all"}),
+            server=server_url(request),
+            qualifiers=filters.QUALIFIERS,
+        )
+
+    async def batch(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        batch_id = BatchId(request.path_params["batch_id"])
+        batch, detail = await self._looking.batch(visitor.caller.resource, batch_id)
+        topics = () if batch.ended else (f"batch:{batch.id}",)
+        now = self._parts.clock.now()
+        return await self.frame.page(
+            request,
+            "batch.html",
+            shell_for(visitor, detail.title, "batches", *topics),
+            detail=detail,
+            details=view_models.details(batch, now),
+            files=await self._files_of(visitor, (batch.input_file_id, batch.output_file_id, batch.error_file_id)),
+            wait="the running requests get a moment to finish, and every result so far is kept",
+        )
+
+    async def throughput(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        batch_id = BatchId(request.path_params["batch_id"])
+        await self._looking.batch(visitor.caller.resource, batch_id)
+        rates = pace.rates(self._looking.paces.samples(batch_id))
+        return Response(msgspec.json.encode(rates), media_type="application/json")
+
+    async def _files_of(self, visitor: Visitor, ids: tuple[FileId | None, ...]) -> list[tuple[str, str, object]]:
+        found: list[tuple[str, str, object]] = []
+        for word, file_id in zip(("Input", "Output", "Errors"), ids, strict=True):
+            if file_id is None:
+                continue
+            try:
+                file = await self._parts.files.get(visitor.caller.resource, file_id)
+                row = view_models.file_row(file, self._parts.clock.now(), self._parts.root)
+            except NotFound:
+                row = None
+            found.append((word, file_id, row))
+        return found
+
+    async def new(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        return await self.new_form(request, visitor, await self._wishes(request, visitor))
+
+    async def _wishes(self, request: Request, visitor: Visitor) -> recipes.Wishes:
+        """Give what the form starts with: a file that was chosen, or what another batch was made with."""
+        params = request.query_params
+        if "from" in params:
+            batch = await self._parts.batches.get(visitor.caller.resource, BatchId(params["from"]))
+            return recipes.wishes_of(batch)
+        return recipes.Wishes(file_id=params.get("file", ""))
+
+    async def new_form(
+        self,
+        request: Request,
+        visitor: Visitor,
+        wishes: recipes.Wishes,
+        *,
+        error: str = "",
+        field: str = "",
+        status: int = 200,
+    ) -> Response:
+        """Show the form of a new batch, with what was filled in already."""
+        page = await self._parts.files.page(visitor.caller.resource, FileQuery(limit=_PICKED, purpose="batch"))
+        now = self._parts.clock.now()
+        picked = await self._picked(visitor, wishes.file_id)
+        rows = [view_models.file_row(file, now, self._parts.root) for file in page.items]
+        known = self._parts.deployments.known().deployments
+        return await self.frame.page(
+            request,
+            "new.html",
+            shell_for(visitor, "New batch", "batches"),
+            status=status,
+            wishes=wishes,
+            files=rows,
+            picked=None if picked is None else view_models.file_row(picked, now, self._parts.root),
+            first=await self._first(visitor, picked),
+            endpoints=ENDPOINTS,
+            models=[deployment.name for deployment in known],
+            recipes=recipes.all_of(wishes, server_url(request)),
+            error=error,
+            field=field,
+        )
+
+    async def _picked(self, visitor: Visitor, file_id: str) -> File | None:
+        if not file_id:
+            return None
+        try:
+            return await self._parts.files.get(visitor.caller.resource, FileId(file_id))
+        except NotFound:
+            return None
+
+    async def _first(self, visitor: Visitor, file: File | None) -> excerpt.Excerpt | None:
+        if file is None:
+            return None
+        _, raw = await self._parts.files.excerpt(visitor.caller.resource, file.id, 0, excerpt.WINDOW)
+        return excerpt.lines_of(raw, 0, file.bytes, most=3)
+
+    async def files(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        purpose, after = request.query_params.get("purpose", ""), request.query_params.get("after")
+        query = FileQuery(after=FileId(after) if after else None, limit=50, purpose=purpose or None)
+        page = await self._parts.files.page(visitor.caller.resource, query)
+        now = self._parts.clock.now()
+        rows = [view_models.file_row(file, now, self._parts.root) for file in page.items]
+        older = urlencode({"after": rows[-1].id, **({"purpose": purpose} if purpose else {})}) if page.has_more else ""
+        return await self.frame.page(
+            request,
+            "files.html",
+            shell_for(visitor, "Files", "files"),
+            rows=rows,
+            purpose=purpose,
+            purposes=(("", "All"), ("batch", "Inputs"), ("batch_output", "Results")),
+            older=older,
+            first_page=after is None,
+            server=server_url(request),
+        )
+
+    async def file(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        start = excerpt.offset_of(request.query_params.get("offset", ""))
+        file_id = FileId(request.path_params["file_id"])
+        file, raw = await self._parts.files.excerpt(visitor.caller.resource, file_id, start, excerpt.WINDOW)
+        return await self.frame.page(
+            request,
+            "file.html",
+            shell_for(visitor, file.filename, "files"),
+            file=view_models.file_row(file, self._parts.clock.now(), self._parts.root),
+            excerpt=excerpt.lines_of(raw, start, file.bytes),
+        )
+
+    async def content(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        file_id = FileId(request.path_params["file_id"])
+        file, content = await self._parts.files.content(visitor.caller.resource, file_id)
+        headers = excerpt.as_attachment(file)
+        return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+
+    async def upstreams(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        rows = self._looking.upstreams(may_operate=visitor.caller.may_operate)
+        shell = shell_for(visitor, "Upstreams", "upstreams", "upstreams")
+        return await self.frame.page(request, "upstreams.html", shell, rows=rows)
+
+    async def system(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        operator = visitor.caller.may_operate
+        operations = self._parts.operations
+        checks = await operations.checks() if operator and "checks" in request.query_params else None
+        return await self.frame.page(
+            request,
+            "system.html",
+            shell_for(visitor, "System", "system"),
+            operator=operator,
+            facts=operations.facts() if operator else (),
+            settings=operations.settings() if operator else (),
+            checks=checks,
+            problem=await self._parts.problem(),
+        )
+
+    async def gallery(self, request: Request) -> Response:
+        visitor = await self._sessions.visitor(request)
+        now = self._parts.clock.now()
+        return await self.frame.page(
+            request,
+            "gallery.html",
+            shell_for(visitor, "Gallery", "system"),
+            examples=gallery.examples(now, self._parts.root),
+            upstreams=gallery.upstreams(),
+            excerpt=gallery.lines(),
+            tones=gallery.tones(),
+            server=server_url(request),
+        )
+
+
+def server_url(request: Request) -> str:
+    """Give the address under which the visitor reached the service."""
+    root = request.scope.get("root_path", "")
+    return f"{request.url.scheme}://{request.headers.get('host', 'localhost')}{root}"

@@ -1,0 +1,72 @@
+"""Live parts of pages: the same templates as on the whole page, one part at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overnight.domain.errors import InvalidRequest, NotFound
+from overnight.domain.ids import BatchId
+from overnight.studio.events import MOST_TOPICS, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overnight.studio.looking import Looking
+    from overnight.studio.session import Visitor
+    from overnight.studio.templating import Templates
+
+_PLAIN = frozenset({"overview", "batches", "upstreams"})
+_OF_A_BATCH = ("batch:", "row:")
+
+
+class LiveParts:
+    """Renders the parts of a topic by their ids; no token and nothing of one visitor is in them."""
+
+    def __init__(self, looking: Looking, templates: Templates) -> None:
+        self._looking = looking
+        self._templates = templates
+
+    async def render(self, topic: Topic) -> Mapping[str, str]:
+        """Render everything that a topic keeps up to date. Raises ``ServiceError``."""
+        kind, _, batch_id = topic.name.partition(":")
+        match kind:
+            case "batch":
+                return await self._batch(topic, BatchId(batch_id))
+            case "row":
+                return await self._row(topic, BatchId(batch_id))
+            case "batches":
+                return await self._rows(topic)
+            case "upstreams":
+                rows = self._looking.upstreams(may_operate=topic.may_operate)
+                return {"upstream-list": self._templates.render("parts/upstream_list.html", rows=rows)}
+        overview = await self._looking.overview(topic.resource, may_operate=topic.may_operate)
+        names = ("cards", "active", "strip", "events")
+        return {name: self._templates.render(f"parts/{name}.html", overview=overview) for name in names}
+
+    async def _batch(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
+        _, detail = await self._looking.batch(topic.resource, batch_id)
+        names = {"batch-state": "batch_state", "batch-numbers": "batch_numbers"}
+        return {part_id: self._templates.render(f"parts/{name}.html", detail=detail) for part_id, name in names.items()}
+
+    async def _row(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
+        try:
+            row = await self._looking.row(topic.resource, batch_id)
+        except NotFound:
+            return {}
+        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row)}
+
+    async def _rows(self, topic: Topic) -> Mapping[str, str]:
+        rows = await self._looking.newest(topic.resource)
+        parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row) for row in rows}
+        parts["newest"] = self._templates.render("parts/newest.html", ids=[row.id for row in rows])
+        return parts
+
+
+def topics_of(text: str, visitor: Visitor) -> list[Topic]:
+    """Read which topics a page asks for. Raises ``InvalidRequest``."""
+    names = [name for name in text.split(",") if name]
+    known = all(name in _PLAIN or name.startswith(_OF_A_BATCH) for name in names)
+    if not names or len(names) > MOST_TOPICS or not known:
+        raise InvalidRequest("There is no such live part.", param="topics")
+    caller = visitor.caller
+    return [Topic(caller.resource, name, caller.may_operate) for name in names]

@@ -1,0 +1,144 @@
+// Live updates: what htmx's stream brings is put in place without disturbing whoever reads or selects.
+const stream = document.getElementById("stream");
+const banner = document.getElementById("disconnected");
+const bannerText = document.getElementById("disconnected-text");
+const POLL = 5000;
+let polling = 0;
+let paused = false;
+let lastNews = Date.now();
+let lastSaid = 0;
+const held = new Map();
+
+setInterval(showPulse, 1000);
+
+function showPulse() {
+  const pulse = document.getElementById("pulse");
+  if (!stream || !pulse) return;
+  const text = document.getElementById("pulse-text");
+  const seconds = Math.round((Date.now() - lastNews) / 1000);
+  pulse.dataset.live = paused ? "paused" : polling ? "broken" : "on";
+  text.textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
+}
+
+function broken() {
+  if (polling || paused) return;
+  banner.hidden = false;
+  bannerText.textContent = "Live updates paused, reconnecting. Meanwhile this page asks every 5 seconds.";
+  polling = setInterval(poll, POLL);
+}
+
+function whole() {
+  banner.hidden = true;
+  clearInterval(polling);
+  polling = 0;
+}
+
+async function poll() {
+  if (document.hidden) return;
+  const url = `${document.documentElement.dataset.root}/studio/parts?topics=${encodeURIComponent(stream.dataset.topics)}`;
+  try {
+    const response = await fetch(url, { headers: { accept: "text/html" } });
+    if (response.status === 401) return signedOut();
+    if (!response.ok) return;
+    await htmx.swap({ text: await response.text(), swap: "none", target: stream, sourceElement: stream });
+  } catch {
+    bannerText.textContent = `The service does not answer. What you see is as of ${new Date(lastNews).toLocaleTimeString()}.`;
+  }
+}
+
+function signedOut() {
+  whole();
+  banner.hidden = false;
+  bannerText.textContent = "You are signed out. Load the page again to sign in.";
+  paused = true;
+}
+
+if (stream) {
+  stream.addEventListener("htmx:sse:after:connection", whole);
+  stream.addEventListener("htmx:sse:error", (event) => (event.detail.status === 401 ? signedOut() : broken()));
+  stream.addEventListener("htmx:sse:close", () => { if (!document.body.dataset.leaving) broken(); });
+  stream.addEventListener("htmx:error", broken);
+  stream.addEventListener("htmx:response:error", broken);
+  stream.addEventListener("stale", (event) => {
+    banner.hidden = false;
+    bannerText.textContent = `${event.detail.data} What you see is as of ${new Date(lastNews).toLocaleTimeString()}.`;
+  });
+  stream.addEventListener("fresh", () => { if (!polling) banner.hidden = true; });
+  window.addEventListener("pagehide", () => { document.body.dataset.leaving = ""; });
+  document.getElementById("live-switch")?.addEventListener("click", (event) => {
+    paused = !paused;
+    event.currentTarget.setAttribute("aria-pressed", String(!paused));
+    if (!paused) releaseHeld();
+    showPulse();
+  });
+}
+
+// A list whose order may change stays as it is while something in it is focused or selected.
+function frozen(target) {
+  const selection = document.getSelection();
+  const selected = selection && !selection.isCollapsed && target.contains(selection.anchorNode);
+  return paused || selected || (target.matches("#active, #events") && target.contains(document.activeElement));
+}
+
+document.addEventListener("htmx:before:swap", (event) => {
+  const tasks = event.detail.tasks;
+  for (let place = tasks.length - 1; place >= 0; place -= 1) {
+    const { target, fragment } = tasks[place];
+    if (!target) tasks.splice(place, 1);
+    else if (frozen(target)) {
+      held.set(target.id, fragment.firstElementChild?.outerHTML ?? "");
+      tasks.splice(place, 1);
+    }
+  }
+});
+
+function releaseHeld() {
+  for (const [id, html] of [...held]) {
+    const target = document.getElementById(id);
+    if (target && frozen(target)) continue;
+    held.delete(id);
+    if (target && html) htmx.swap({ text: html, swap: "outerMorph", target, sourceElement: stream });
+  }
+}
+
+document.addEventListener("focusout", () => setTimeout(releaseHeld));
+document.addEventListener("selectionchange", () => { if (held.size && document.getSelection().isCollapsed) releaseHeld(); });
+
+document.addEventListener("htmx:after:swap", () => {
+  lastNews = Date.now();
+  countNew();
+  tellState();
+});
+
+function countNew() {
+  const ids = document.getElementById("newest")?.value.split(" ") ?? [];
+  const first = document.querySelector("table.batches tbody tr")?.id.slice(4);
+  const button = document.getElementById("fresh");
+  if (!button || !ids[0]) return;
+  const count = first ? ids.indexOf(first) : ids.length;
+  button.hidden = count === 0;
+  const text = count < 0 ? "More new batches" : `+${count} new`;
+  if (count !== 0 && button.textContent !== text) say(count < 0 ? text : `${count} new ${count === 1 ? "batch" : "batches"}`);
+  button.textContent = text;
+}
+
+function tellState() {
+  const state = document.getElementById("batch-state");
+  if (!state) return;
+  if (document.title !== state.dataset.title) document.title = state.dataset.title;
+  if (state.dataset.told && state.dataset.told !== state.dataset.state) say(state.dataset.state);
+  state.dataset.told = state.dataset.state;
+  if ("ended" in state.dataset && !document.body.dataset.ended) {
+    document.body.dataset.ended = "";
+    // Files, failures and actions are another now, and nothing will change any more.
+    if (!document.querySelector("dialog[open]")) location.reload();
+  }
+}
+
+function say(text) {
+  if (Date.now() - lastSaid < 10000) return;
+  lastSaid = Date.now();
+  document.getElementById("announcer").textContent = text;
+}
+
+tellState();

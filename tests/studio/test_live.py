@@ -1,0 +1,220 @@
+"""Live parts: rendered once for all who look, sent when they change, resumed, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from overnight.domain.errors import Unavailable
+from overnight.domain.ids import ResourceId
+from overnight.studio.events import Hub, Topic
+from overnight.testing.clock import ManualClock
+
+TOPIC = Topic(ResourceId("blue"), "batches")
+OTHER = Topic(ResourceId("green"), "batches")
+
+
+class Entropy:
+    def hex(self) -> str:
+        return "a1" * 16
+
+    def fraction(self) -> float:
+        return 0.5
+
+
+class Stage:
+    """A hub, and what its topics show now."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.shown: dict[Topic, Mapping[str, str] | Unavailable] = {TOPIC: {"row-1": "<p>1</p>"}, OTHER: {}}
+        self.rendered: list[Topic] = []
+        self.hub = Hub(self.render, self.clock, Entropy())
+        self.allowed = True
+
+    async def render(self, topic: Topic) -> Mapping[str, str]:
+        self.rendered.append(topic)
+        shown = self.shown[topic]
+        if isinstance(shown, Unavailable):
+            raise shown
+        return shown
+
+    async def may(self) -> bool:
+        return self.allowed
+
+    def look(self, topic: Topic = TOPIC, last_event_id: str = "") -> AsyncIterator[bytes]:
+        return self.hub.stream([topic], last_event_id, self.may)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def begin(stage: Stage, topic: Topic = TOPIC, last_event_id: str = "") -> AsyncIterator[bytes]:
+    stream = stage.look(topic, last_event_id)
+    assert await anext(stream) == b": alive\n\n"
+    return stream
+
+
+async def test_topic_is_rendered_once_for_all_who_look(stage: Stage):
+    streams = [await begin(stage) for _ in range(50)]
+    await stage.hub.refresh()
+
+    seen = {await anext(stream) for stream in streams}
+
+    assert stage.rendered == [TOPIC]
+    assert seen == {
+        b'id: a1a1a1a1-1\ndata: <hx-partial hx-target="#row-1" hx-swap="outerMorph"><p>1</p></hx-partial>\n\n'
+    }
+
+
+async def test_only_what_changed_is_sent(stage: Stage):
+    stream = await begin(stage)
+    stage.shown[TOPIC] = {"row-1": "<p>1</p>", "row-2": "<p>2</p>"}
+    await stage.hub.refresh()
+    await anext(stream)
+    stage.shown[TOPIC] = {"row-1": "<p>1</p>", "row-2": "<p>two</p>"}
+    await stage.hub.refresh()
+
+    sent = await anext(stream)
+
+    assert b"two" in sent
+    assert b"row-1" not in sent
+
+
+async def test_relative_times_that_pass_are_no_change(stage: Stage):
+    stage.shown[TOPIC] = {"row-1": '<time datetime="x">1 s ago</time>'}
+    await begin(stage)
+    with stage.hub.subscribed([TOPIC]) as looking:
+        await stage.hub.refresh()
+        looking.waiting.clear()
+        stage.shown[TOPIC] = {"row-1": '<time datetime="x">2 s ago</time>'}
+        await stage.hub.refresh()
+
+        assert looking.waiting == {}
+
+
+async def test_slow_reader_gets_the_newest_state_only(stage: Stage):
+    stream = await begin(stage)
+    for number in range(100):
+        stage.shown[TOPIC] = {"row-1": f"<p>{number}</p>"}
+        await stage.hub.refresh()
+
+    sent = await anext(stream)
+
+    assert sent.count(b"data:") == 1
+    assert b"<p>99</p>" in sent
+
+
+async def test_reader_that_comes_back_gets_what_it_missed(stage: Stage):
+    with stage.hub.subscribed([TOPIC]):
+        stage.shown[TOPIC] = {"row-1": "<p>1</p>", "row-2": "<p>2</p>"}
+        await stage.hub.refresh()
+        stage.shown[TOPIC] = {"row-1": "<p>1</p>", "row-2": "<p>two</p>"}
+        await stage.hub.refresh()
+
+        with stage.hub.subscribed([TOPIC], "a1a1a1a1-1") as back:
+            assert list(back.waiting) == ["row-2"]
+        with stage.hub.subscribed([TOPIC], "a1a1a1a1-2") as back:
+            assert list(back.waiting) == []
+
+
+@pytest.mark.parametrize("last", ["", "another0-7", "a1a1a1a1-", "a1a1a1a1-x", "a1a1a1a1-²", "a1a1a1a1-" + "9" * 50])
+async def test_reader_of_another_life_gets_everything(stage: Stage, last: str):
+    with stage.hub.subscribed([TOPIC]):
+        await stage.hub.refresh()
+        with stage.hub.subscribed([TOPIC], last) as back:
+            assert list(back.waiting) == ["row-1"]
+
+
+async def test_resources_hear_nothing_of_each_other(stage: Stage):
+    with stage.hub.subscribed([OTHER]) as looking, stage.hub.subscribed([TOPIC]):
+        await stage.hub.refresh()
+
+        assert looking.waiting == {}
+
+
+async def test_nothing_is_rendered_while_nobody_looks(stage: Stage):
+    async with asyncio.TaskGroup() as group:
+        living = group.create_task(stage.hub.keep_live())
+        await stage.clock.advance(60)
+        before = list(stage.rendered)
+        stream = await begin(stage)
+        await stage.clock.advance(3)
+        await stream.aclose()  # type: ignore[attr-defined]
+        looked = len(stage.rendered)
+        await stage.clock.advance(60)
+        after = len(stage.rendered)
+        living.cancel()
+
+    assert before == []
+    assert 3 <= looked <= 5
+    assert after <= looked + 1
+
+
+async def test_silent_stream_shows_that_it_lives(stage: Stage):
+    stream = await begin(stage)
+    waiting = asyncio.ensure_future(anext(stream))
+    await stage.clock.advance(15)
+
+    assert await waiting == b": alive\n\n"
+
+
+async def test_stream_ends_when_the_key_does(stage: Stage):
+    stream = await begin(stage)
+    stage.allowed = False
+    await stage.hub.refresh()
+
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_streams_end_with_the_service(stage: Stage):
+    async with asyncio.TaskGroup() as group:
+        living = group.create_task(stage.hub.keep_live())
+        await stage.clock.advance(1)
+        stream = await begin(stage)
+        living.cancel()
+
+    assert b"".join([piece async for piece in stream]) == b""
+    with pytest.raises(Unavailable), stage.hub.subscribed([TOPIC]):
+        pass
+
+
+async def test_what_cannot_be_read_is_told_once_and_when_it_is_over(stage: Stage):
+    stream = await begin(stage)
+    await stage.hub.refresh()
+    await anext(stream)
+    good = stage.shown[TOPIC]
+    stage.shown[TOPIC] = Unavailable("The database cannot be read.")
+    await stage.hub.refresh()
+    broken = await anext(stream)
+    await stage.hub.refresh()
+    stage.shown[TOPIC] = good
+    await stage.hub.refresh()
+    mended = await anext(stream)
+
+    assert broken == b"event: stale\ndata: The database cannot be read.\n\n"
+    assert mended == b"event: fresh\ndata: \n\n"
+
+
+async def test_streams_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("overnight.studio.events._MOST_STREAMS", 1)
+    with stage.hub.subscribed([TOPIC]), pytest.raises(Unavailable), stage.hub.subscribed([TOPIC]):
+        pass
+    with stage.hub.subscribed([TOPIC]):
+        pass
+
+
+async def test_html_of_several_lines_stays_one_event(stage: Stage):
+    stage.shown[TOPIC] = {"row-1": "<p>\none\r\n\ntwo</p>"}
+    stream = await begin(stage)
+    await stage.hub.refresh()
+
+    sent = await anext(stream)
+
+    assert sent.count(b"\n\n") == 1
+    assert sent.endswith(b"\n\n")

@@ -107,7 +107,7 @@ def test_resources_of_the_key_file_are_listed(bare: Cli) -> None:
     (bare.folder / "keys.txt").write_text("sk-1 _admin\n")
     reserved = bare("resources", "list", "--data-dir", "data", "--keys-file", "keys.txt")
 
-    assert re.fullmatch(rf"search\t{TIME}\tkey file\nfiled\t\tkey file\n", listed.stdout)
+    assert re.fullmatch(rf"search\t{TIME}\t\tkey file\nfiled\t\t\tkey file\n", listed.stdout)
     assert [(each["name"], each["in_file"]) for each in named.json] == [("search", True), ("filed", True)]
     assert reserved.code == 2
     assert "line 1 names `_admin`, which no key of a file opens" in reserved.stderr

@@ -78,8 +78,8 @@ def test_a_resource_is_put_on_an_offer(folder: Cli) -> None:
     moved = folder("resources", "set", "search", "--offer", "enterprise", "--data-dir", "data")
     freed = folder("resources", "set", "search", "--offer", "none", "--data-dir", "data", "--json")
 
-    assert listed.stdout.endswith("\tmsdn\n")
-    assert moved.stdout.endswith("\tenterprise\n")
+    assert listed.stdout.endswith("\tmsdn\t\n")
+    assert moved.stdout.endswith("\tenterprise\t\n")
     assert freed.json[0]["offer"] is None
     assert folder("resources", "set", "search", "--offer", "gold", "--data-dir", "data").code == 2
 

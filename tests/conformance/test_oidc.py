@@ -26,7 +26,9 @@ MAPPED = "11111111-2222-3333-4444-555555555555"
 def start(folder: Path, upstream: ScriptedUpstream, issuer: Issuer, more: str = "") -> Service:
     """Prepare a service that trusts an issuer, with some resources."""
     settings = folder / "overnight.toml"
-    settings.write_text(f'[oidc]\nissuer = "{issuer.url}"\naudience = "{AUDIENCE}"\n{more}')
+    # More bad tokens than anybody else may send from one address.
+    rate = "[rate]\nfailed_keys_per_minute = 0\n"
+    settings.write_text(f'{rate}[oidc]\nissuer = "{issuer.url}"\naudience = "{AUDIENCE}"\n{more}')
     for name in TEAMS:
         with_keys(folder / "data", name)
     arguments = ("--config", str(settings), "--log-level", "debug")

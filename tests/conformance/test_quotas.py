@@ -236,7 +236,7 @@ def test_a_model_that_an_offer_does_not_have_is_refused_with_the_reason(limited:
     key = next(new_key)
     resource = f"resource-{key.removeprefix('key-')}"
     settings = Settings(data_dir=limited.data_dir)
-    bootstrap.with_keys(settings, lambda service: service.create_resource(resource, Offer.FREE))
+    bootstrap.with_quotas(settings, lambda admin: admin.put_offer(resource, Offer.FREE))
     api = Api(Http(limited.url, {"api-key": key}), AZURE)
 
     failed = api.run(requests(1, "free", AZURE))
@@ -254,7 +254,6 @@ def test_the_operator_gives_a_resource_its_own_number(limited: Service, new_key:
     key = next(new_key)
     resource = f"resource-{key.removeprefix('key-')}"
     settings = Settings(data_dir=limited.data_dir)
-    bootstrap.with_keys(settings, lambda service: service.create_resource(resource))
     api = Api(Http(limited.url, {"api-key": key}), OPENAI)
     too_large = api.run(requests(6, "fail"))
     bootstrap.with_quotas(settings, lambda admin: admin.put(resource, "fail", 6 * EACH))

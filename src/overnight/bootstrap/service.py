@@ -23,8 +23,8 @@ from overnight.api.limits import guarded
 from overnight.api.middleware import Entrance
 from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
-from overnight.bootstrap.quotas import open_quotas
-from overnight.bootstrap.storage import open_storage
+from overnight.bootstrap.quotas import QuotaWiring, open_quotas
+from overnight.bootstrap.storage import Storage, open_storage
 from overnight.bootstrap.studio import Beside, KeyHolders, Operations, make_studio
 from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
@@ -56,7 +56,11 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from overnight.domain.flavour import Flavour
     from overnight.domain.ids import ResourceId
+    from overnight.domain.limits import Limits
+    from overnight.services.usage import UsageService
+    from overnight.services.webhooks import WebhookService
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +76,26 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     embedded: EmbeddedServer | None
 
 
+class _Base(msgspec.Struct, frozen=True, kw_only=True):
+    """What dispatching and serving work on."""
+
+    settings: Settings
+    clock: SystemClock
+    entropy: SystemEntropy
+    storage: Storage
+    files: SqlFiles
+    uploads: SqlUploads
+    batches: SqlBatches
+    limits: Mapping[Flavour, Limits]
+    offload: WorkerProcesses
+    embedded: EmbeddedServer | None
+    catalogue: Catalogue
+    router: Router
+    troubles: TroublesInMind
+    quotas: QuotaWiring
+    usage: UsageService
+
+
 @asynccontextmanager
 async def running_service(
     settings: Settings, keys: Mapping[str, ResourceId], sources: Mapping[str, str]
@@ -80,86 +104,123 @@ async def running_service(
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
         worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
-        troubles = TroublesInMind(clock)
-        storage = await open_storage(settings, worker, troubles, stack)
-        offload = WorkerProcesses()
-        stack.callback(offload.close)
-        embedded = None if settings.upstreams else await start_embedded(settings, stack)
-        upstreams = open_upstreams(settings, embedded, stack)
-        catalogue = Catalogue(
-            configured(settings, upstreams, clock), {upstream.name: upstream for upstream in upstreams}, clock
-        )
-        await catalogue.refresh()
-        database, blobs, results = storage.database, storage.blobs, storage.results
-        files, uploads, batches = SqlFiles(database), SqlUploads(database), SqlBatches(database)
-        for dead in storage.dead_workers:
-            await batches.release_all(dead)
-        limits = settings.limits_by_flavour()
-        quotas = open_quotas(settings, database, blobs, offload, catalogue, stack)
-        usage = usage_service(settings, database, clock)
-        attempts = Attempts(RetryPolicy(), clock, entropy)
-        router = Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock)
-        parts = Parts(
-            batches=batches,
-            files=files,
-            blobs=blobs,
-            logs=results,
-            deployments=catalogue,
-            router=router,
-            offload=offload,
-            clock=clock,
-            entropy=entropy,
-            limits=limits,
-            troubles=troubles,
-            usage=usage,
-            stop_grace=settings.stop_grace,
-            quotas=quotas.parts,
-        )
-        sweeper = Sweeper(files, uploads, batches, blobs, results, clock)
-        dispatcher = Dispatcher(parts, sweeper, worker, shutdown_grace=settings.shutdown_grace)
-        file_service = FileService(files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
+        base = await _open(settings, worker, stack)
+        database = base.storage.database
+        dispatcher = _dispatcher(base, worker)
         stored_keys = SqlKeys(database)
         key_service = KeyService(stored_keys, clock, entropy, keys.values())
         await adopt(key_service)
         callers = Authenticator(stored_keys, clock)
+        stack.push_async_callback(callers.note_use)
         tokens = None if settings.oidc is None else open_bearers(settings.oidc, stored_keys, clock, stack)
         webhook_service, webhook_dispatcher = open_webhooks(settings, SqlWebhooks(database), clock, entropy, stack)
-        batch_service = BatchService(batches, clock, entropy, limits, dispatcher, quotas.gate)
-        requests = RequestService(batches, files, blobs, results, clock)
-        services = Services(
-            files=file_service,
-            uploads=UploadService(uploads, file_service, blobs, clock, entropy, limits),
-            batches=batch_service,
-            requests=requests,
-            retries=RetryService(requests, batch_service, file_service),
-            checks=CheckService(file_service, blobs, catalogue, offload, limits),
-            keys=key_service,
-            usage=usage,
-            estimates=EstimateService(file_service, blobs, offload, token_counters(settings), usage.prices),
-            webhooks=webhook_service,
-            deployments=catalogue,
-            health=lambda: router.health(catalogue.health()),
-            troubles=troubles.known,
-            quotas=quotas.parts.service,
-            gate=quotas.gate,
-        )
-        app = make_app(services, limits, database.problem, root_path=settings.root_path)
-        stack.push_async_callback(callers.note_use)
-        bearers = None if tokens is None else tokens.bearers
-        accepted, root_path = Keys(keys, callers, bearers), settings.root_path
+        services = _services(base, dispatcher, key_service, webhook_service)
         holders, operations = KeyHolders(keys, callers), Operations(settings, sources)
         studio = make_studio(services, database.problem, holders, operations, settings)
-
-        def entrance(inner: ASGIApp) -> ASGIApp:
-            return Beside(studio.app, Entrance(inner, accepted, root_path), root_path)
-
+        accepted = Keys(keys, callers, None if tokens is None else tokens.bearers)
         yield Service(
-            app=guarded(app, entrance, settings.rate, limits, clock, root_path=root_path),
+            app=_app(base, services, accepted, studio),
             studio=studio,
             dispatcher=dispatcher,
-            catalogue=catalogue,
+            catalogue=base.catalogue,
             callers=callers,
             issuer=tokens,
             webhooks=webhook_dispatcher,
-            embedded=embedded,
+            embedded=base.embedded,
         )
+
+
+async def _open(settings: Settings, worker: WorkerId, stack: AsyncExitStack) -> _Base:
+    clock, entropy = SystemClock(), SystemEntropy()
+    troubles = TroublesInMind(clock)
+    storage = await open_storage(settings, worker, troubles, stack)
+    database = storage.database
+    offload = WorkerProcesses()
+    stack.callback(offload.close)
+    embedded = None if settings.upstreams else await start_embedded(settings, stack)
+    upstreams = open_upstreams(settings, embedded, stack)
+    catalogue = Catalogue(
+        configured(settings, upstreams, clock), {upstream.name: upstream for upstream in upstreams}, clock
+    )
+    await catalogue.refresh()
+    batches = SqlBatches(database)
+    for dead in storage.dead_workers:
+        await batches.release_all(dead)
+    attempts = Attempts(RetryPolicy(), clock, entropy)
+    return _Base(
+        settings=settings,
+        clock=clock,
+        entropy=entropy,
+        storage=storage,
+        files=SqlFiles(database),
+        uploads=SqlUploads(database),
+        batches=batches,
+        limits=settings.limits_by_flavour(),
+        offload=offload,
+        embedded=embedded,
+        catalogue=catalogue,
+        router=Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock),
+        troubles=troubles,
+        quotas=open_quotas(settings, database, storage.blobs, offload, catalogue, stack),
+        usage=usage_service(settings, database, clock),
+    )
+
+
+def _dispatcher(base: _Base, worker: WorkerId) -> Dispatcher:
+    blobs, results = base.storage.blobs, base.storage.results
+    parts = Parts(
+        batches=base.batches,
+        files=base.files,
+        blobs=blobs,
+        logs=results,
+        deployments=base.catalogue,
+        router=base.router,
+        offload=base.offload,
+        clock=base.clock,
+        entropy=base.entropy,
+        limits=base.limits,
+        troubles=base.troubles,
+        usage=base.usage,
+        stop_grace=base.settings.stop_grace,
+        quotas=base.quotas.parts,
+    )
+    sweeper = Sweeper(base.files, base.uploads, base.batches, blobs, results, base.clock)
+    return Dispatcher(parts, sweeper, worker, shutdown_grace=base.settings.shutdown_grace)
+
+
+def _services(
+    base: _Base, dispatcher: Dispatcher, key_service: KeyService, webhook_service: WebhookService
+) -> Services:
+    clock, entropy, limits = base.clock, base.entropy, base.limits
+    blobs, settings, quotas = base.storage.blobs, base.settings, base.quotas
+    files = FileService(base.files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
+    batches = BatchService(base.batches, clock, entropy, limits, dispatcher, quotas.gate)
+    requests = RequestService(base.batches, base.files, blobs, base.storage.results, clock)
+    counters = token_counters(settings)
+    return Services(
+        files=files,
+        uploads=UploadService(base.uploads, files, blobs, clock, entropy, limits),
+        batches=batches,
+        requests=requests,
+        retries=RetryService(requests, batches, files),
+        checks=CheckService(files, blobs, base.catalogue, base.offload, limits),
+        keys=key_service,
+        usage=base.usage,
+        estimates=EstimateService(files, blobs, base.offload, counters, base.usage.prices),
+        webhooks=webhook_service,
+        deployments=base.catalogue,
+        health=lambda: base.router.health(base.catalogue.health()),
+        troubles=base.troubles.known,
+        quotas=quotas.parts.service,
+        gate=quotas.gate,
+    )
+
+
+def _app(base: _Base, services: Services, accepted: Keys, studio: Studio) -> ASGIApp:
+    root_path = base.settings.root_path
+
+    def entrance(inner: ASGIApp) -> ASGIApp:
+        return Beside(studio.app, Entrance(inner, accepted, root_path), root_path)
+
+    app = make_app(services, base.limits, base.storage.database.problem, root_path=root_path)
+    return guarded(app, entrance, base.settings.rate, base.limits, base.clock, root_path=root_path)

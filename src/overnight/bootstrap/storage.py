@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from overnight.ports.troubles import Troubles
 
 
-class _Storage(msgspec.Struct, frozen=True, kw_only=True):
+class Storage(msgspec.Struct, frozen=True, kw_only=True):
     """The stores of a data folder."""
 
     database: Database
@@ -39,7 +39,7 @@ class _Storage(msgspec.Struct, frozen=True, kw_only=True):
 
 async def open_storage(
     settings: Settings, worker: WorkerId, troubles: TroublesInMind, stack: AsyncExitStack
-) -> _Storage:
+) -> Storage:
     try:
         database = Database(sqlite_file(settings.data_dir))
         stack.push_async_callback(database.close)
@@ -53,7 +53,7 @@ async def open_storage(
         reason = folder_problem(settings.data_dir) or getattr(error, "orig", None) or error
         message = f"the data folder `{settings.data_dir}` cannot be used: {reason}"
         raise StartupError(message, "`overnight doctor` checks each part; or name another with `--data-dir`") from error
-    return _Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
+    return Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
 
 
 def _open_results(settings: Settings, scratch: Path, troubles: Troubles) -> ResultLogs:

@@ -37,6 +37,7 @@ RESULTS: Mapping[str, str] = {
 CALLS: Mapping[str, str] = {
     "file_too_large": "The file is larger than the service accepts. Split it",
     "forbidden": "The key or token may not do that; or a server without keys was called from another machine",
+    "headers_too_large": "The headers of the call are larger than the service reads. Look for an endless cookie or key",
     "idempotency_key_reused": "The Idempotency-Key was used for another request within a day. Take a new one",
     "integer_above_max_value": "A number is too large; `param` names it",
     "integer_below_min_value": "A number is too small; `param` names it",

@@ -19,7 +19,7 @@ from overnight.cli.options import wants_no_color
 # The summaries stand here so that `overnight --help` imports no command; a test compares them.
 COMMANDS = {
     "demo": ("overnight.cli.demo:demo", "Run a sample batch on an embedded model, all temporary"),
-    "serve": ("overnight.cli.serve:serve", "Start the service: API and dispatcher in one process"),
+    "serve": ("overnight.cli.serve:serve", "Start the service: API, Studio and dispatcher in one process"),
     "doctor": ("overnight.cli.doctor:doctor", "Check every part of the service, with a remedy for each fault"),
     "run": ("overnight.cli.run:run", "Run a file of requests as a batch and fetch the results"),
     "batches": ("overnight.cli.batches:batches", "Create, follow and cancel batches, and read their results"),

@@ -126,13 +126,12 @@ function tellState() {
   const state = document.getElementById("batch-state");
   if (!state) return;
   if (document.title !== state.dataset.title) document.title = state.dataset.title;
-  if (state.dataset.told && state.dataset.told !== state.dataset.state) say(state.dataset.state);
-  state.dataset.told = state.dataset.state;
-  if ("ended" in state.dataset && !document.body.dataset.ended) {
-    document.body.dataset.ended = "";
-    // Files, failures and actions are another now, and nothing will change any more.
-    if (!document.querySelector("dialog[open]")) location.reload();
-  }
+  const before = document.body.dataset.told;
+  document.body.dataset.told = state.dataset.state;
+  if (before === undefined || before === state.dataset.state) return;
+  say(state.dataset.state);
+  // Files, failures and actions are another now, and nothing will change any more.
+  if ("ended" in state.dataset && !document.querySelector("dialog[open]")) location.reload();
 }
 
 function say(text) {

@@ -56,16 +56,17 @@ def make_app(
         responses={"4XX": {"model": ErrorObject, "description": "The request cannot be fulfilled."}},
     )
     errors.install(app)
-    app.include_router(health_routes(services, problem))
-    app.include_router(admin_routes(services), prefix="/admin", tags=["Admin"])
+    # Routes are tried one after the other, so what is asked most stands first: how batches do.
     for prefix in PREFIXES:
         _mount(app, Context(services=services, prefix=prefix, limits=limits[prefix.flavour]))
+    app.include_router(health_routes(services, problem))
+    app.include_router(admin_routes(services), prefix="/admin", tags=["Admin"])
     return app
 
 
 def _mount(app: FastAPI, context: Context) -> None:
     prefix = context.prefix
-    makers = [file_routes, upload_routes, batch_routes, request_routes, usage_routes]
+    makers = [batch_routes, file_routes, upload_routes, request_routes, usage_routes]
     if prefix.documented:
         makers += [model_routes, quota_routes]
     if prefix.path == "/openai":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from overnight.api.addresses import neighbourhood
 from overnight.api.context import RESOURCE
@@ -34,6 +34,11 @@ MOST_HEADER_BYTES = 64 * 1024
 """All names and values together."""
 FORM_BYTES = 1024 * 1024
 """What a form may have around the file that it carries."""
+
+CALLER = "overnight.caller"
+"""The member of a request's scope that tells one caller from another, found out once."""
+
+Caller: TypeAlias = tuple[str, bytes]
 
 _FILE = re.compile(r"/files/?$|/studio/upload$")
 _PART = re.compile(r"/uploads/[^/]+/parts/?$")
@@ -67,7 +72,7 @@ class Gate:
         await self._watched(self._failures, scope, receive, send)
 
     async def _watched(self, failures: Rates, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = address, _ = _caller(scope)
+        scope[CALLER] = caller = address, _ = _caller(scope)
         # A caller with a right key goes on, even where others behind the same proxy have wrong ones.
         if caller not in self._known:
             allowance = failures.look(address)
@@ -133,19 +138,21 @@ class Paced:
         if resource is None:
             await self._app(scope, receive, send)
             return
-        self._known.add(_caller(scope))
+        caller = scope.get(CALLER) or _caller(scope)
+        self._known.add(caller)
         try:
-            sending = self._counted(scope, send)
+            sending = self._counted(caller, send)
             self._count_files(scope, resource)
             with self._uploading(scope, resource):
                 await self._app(scope, receive, sending)
         except TooManyRequests as error:
             await answer(error, flavour_of(scope["path"], self._root_path))(scope, receive, send)
 
-    def _counted(self, scope: Scope, send: Send) -> Send:
+    def _counted(self, caller: Caller, send: Send) -> Send:
         if self._requests is None:
             return send
-        taken = self._requests.take(_credentials(scope))
+        _, credentials = caller
+        taken = self._requests.take(credentials)
         if not taken.given:
             most = self._requests.rate.most
             message = f"This key made more than {most:,} requests within a minute. Wait as long as Retry-After says."
@@ -224,7 +231,7 @@ def guarded(
     return Headers(Gate(entrance(paced), rates(rate.failed_keys_per_minute), known, limits, root_path))
 
 
-def _caller(scope: Scope) -> tuple[str, bytes]:
+def _caller(scope: Scope) -> Caller:
     return neighbourhood(scope["client"][0] if scope["client"] else ""), _credentials(scope)
 
 

@@ -1,5 +1,6 @@
 """The database when the disk is in trouble."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from msgspec.structs import replace
-from sqlalchemy import bindparam, column, create_engine, insert, inspect, select, table
+from sqlalchemy import bindparam, column, create_engine, insert, inspect, select, table, text
 from tests.contract.test_batches import MINE, a_batch
 
 from overnight.adapters.sql import database as sql_database
@@ -135,3 +136,40 @@ async def test_a_lookup_waits_elsewhere_while_the_database_is_held(
 
     assert {"version_num": NEWEST_VERSION} == free == held
     assert none is None
+
+
+async def test_those_who_write_at_the_same_time_come_in_the_order_of_asking(tmp_path: Path) -> None:
+    """The database itself lets in whoever happens to try when it is free, and some never."""
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+    order: list[int] = []
+
+    async def write(number: int) -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+            order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(50):
+            group.create_task(write(number))
+    await database.close()
+
+    assert list(range(50)) == order
+
+
+async def test_a_turn_that_does_not_come_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is told; whoever comes later has a turn again."""
+    monkeypatch.setattr(sql_database, "_BUSY_MILLISECONDS", 20)
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+
+    async with database.transaction():
+        with pytest.raises(Unavailable, match="others have been writing for too long"):
+            async with database.transaction():
+                pass
+    problem = await database.write_problem()
+    await database.close()
+
+    assert problem is None

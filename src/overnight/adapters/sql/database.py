@@ -59,6 +59,8 @@ class Database:
         event.listen(self._reader, "connect", _prepare_reader)
         self._looking: Any = None
         self._write_failed = False
+        # Whoever finds an SQLite database locked naps and tries again, so of many writers one may never have its turn.
+        self._turn = asyncio.Lock()
 
     async def migrate(self) -> None:
         """Bring the schema to the newest version."""
@@ -122,16 +124,29 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Write; committed and durable when the context ends well. Raises ``Unavailable``."""
+        """Write, in the order of asking; committed and durable when the context ends well. Raises ``Unavailable``."""
+        await self._wait_for_turn()
         try:
             async with self._writer.begin() as connection:
                 yield connection
         except OperationalError as error:
-            self._write_failed = True
             # Locked, full or read-only: the fault is the machine's, and what was asked for may work later.
-            message = f"The database cannot be written now ({error.orig}). Try again later, or ask the operator."
-            raise Unavailable(message) from error
+            raise self._cannot_write(error.orig) from error
+        finally:
+            self._turn.release()
         self._write_failed = False
+
+    async def _wait_for_turn(self) -> None:
+        try:
+            async with asyncio.timeout(_BUSY_MILLISECONDS / 1000):
+                await self._turn.acquire()
+        except TimeoutError:
+            crowd = TimeoutError("others have been writing for too long")
+            raise self._cannot_write(crowd) from crowd
+
+    def _cannot_write(self, reason: object) -> Unavailable:
+        self._write_failed = True
+        return Unavailable(f"The database cannot be written now ({reason}). Try again later, or ask the operator.")
 
 
 def _reason(error: BaseException | None) -> object:

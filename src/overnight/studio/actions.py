@@ -92,7 +92,7 @@ class Actions:
         batch = await self._parts.retries.retry(visitor.caller.resource, old, NewRetry(which=Which(text)))
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
 
-    async def recipes(self, request: Request) -> Response:
+    async def as_code(self, request: Request) -> Response:
         """Say what the form of a new batch holds as commands and code; nothing is changed."""
         _, form = await self._admitted(request)
         return await self._pages.recipes(request, recipes.wishes_in(form))

@@ -85,7 +85,7 @@ class Studio:
             Route("/studio/batches/{batch_id}/cancel", actions.cancel, methods=["POST"]),
             Route("/studio/new", pages.new),
             Route("/studio/new", actions.create, methods=["POST"]),
-            Route("/studio/recipes", actions.recipes, methods=["POST"]),
+            Route("/studio/recipes", actions.as_code, methods=["POST"]),
             Route("/studio/upload", actions.upload, methods=["POST"]),
             Route("/studio/files", pages.files),
             Route("/studio/files/{file_id}", pages.file),

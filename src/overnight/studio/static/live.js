@@ -128,7 +128,8 @@ function tellState() {
   if (document.title !== state.dataset.title) document.title = state.dataset.title;
   if (state.dataset.told && state.dataset.told !== state.dataset.state) say(state.dataset.state);
   state.dataset.told = state.dataset.state;
-  if ("ended" in state.dataset && !document.body.dataset.ended) {
+  // A page without a stream showed the end from the beginning.
+  if (stream && "ended" in state.dataset && !document.body.dataset.ended) {
     document.body.dataset.ended = "";
     // Files, failures and actions are another now, and nothing will change any more.
     if (!document.querySelector("dialog[open]")) location.reload();

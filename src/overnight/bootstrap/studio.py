@@ -117,6 +117,11 @@ def make_studio(
     parts = Parts(
         files=services.files,
         batches=services.batches,
+        requests=services.requests,
+        retries=services.retries,
+        checks=services.checks,
+        estimates=services.estimates,
+        quotas=services.quotas,
         deployments=services.deployments,
         health=services.health,
         troubles=services.troubles,

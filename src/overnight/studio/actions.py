@@ -13,6 +13,7 @@ from overnight.domain.ids import BatchId, FileId
 from overnight.ports.blobs import StorageFull
 from overnight.services.batches import NewBatch
 from overnight.services.files import NewFile
+from overnight.services.retry import NewRetry, Which
 from overnight.studio import recipes
 from overnight.studio.pages import Shell
 from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, check_origin, check_token, set_cookie
@@ -79,6 +80,22 @@ class Actions:
         visitor.must_submit()
         batch = await self._parts.batches.cancel(visitor.caller.resource, BatchId(request.path_params["batch_id"]))
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
+
+    async def retry(self, request: Request) -> Response:
+        """Run requests again that had no success, as a new batch."""
+        visitor, _ = await self._admitted(request)
+        visitor.must_submit()
+        text = request.query_params.get("which", "")
+        if text not in list(Which):
+            raise InvalidRequest("Say which requests are to run again.", param="which")
+        old = BatchId(request.path_params["batch_id"])
+        batch = await self._parts.retries.retry(visitor.caller.resource, old, NewRetry(which=Which(text)))
+        return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
+
+    async def as_code(self, request: Request) -> Response:
+        """Say what the form of a new batch holds as commands and code; nothing is changed."""
+        _, form = await self._admitted(request)
+        return await self._pages.recipes(request, recipes.wishes_in(form))
 
     async def create(self, request: Request) -> Response:
         visitor, form = await self._admitted(request)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from overnight.domain import errors
 from overnight.studio.actions import Actions
+from overnight.studio.batch_pages import BatchPages
 from overnight.studio.events import Hub
 from overnight.studio.looking import Looking
 from overnight.studio.pages import Pages, Shell
@@ -58,6 +59,7 @@ class Studio:
         self._templates = Templates(parts.root)
         self._sessions = Sessions(parts.callers, parts.clock, parts.entropy)
         looking = Looking(parts)
+        self._looking = looking
         self._pages = Pages(parts, self._sessions, looking, self._templates)
         self._live = LiveParts(looking, self._templates)
         self.hub = Hub(self._live.render, parts.clock, parts.entropy)
@@ -69,19 +71,26 @@ class Studio:
 
     def _make(self) -> Starlette:
         pages, actions = self._pages, Actions(self._parts, self._sessions, self._pages)
+        batch = BatchPages(self._parts, self._sessions, self._looking, self._templates, pages.frame)
         routes = [
             Route("/", self._home),
             Route("/studio", pages.overview),
             Route("/studio/batches", pages.batches),
-            Route("/studio/batches/{batch_id}", pages.batch),
-            Route("/studio/batches/{batch_id}/throughput", pages.throughput),
+            Route("/studio/batches/{batch_id}", batch.batch),
+            Route("/studio/batches/{batch_id}/throughput", batch.throughput),
+            Route("/studio/batches/{batch_id}/requests", batch.requests),
+            Route("/studio/batches/{batch_id}/requests/{name:path}", batch.request),
+            Route("/studio/batches/{batch_id}/results", batch.results),
+            Route("/studio/batches/{batch_id}/retry", actions.retry, methods=["POST"]),
             Route("/studio/batches/{batch_id}/cancel", actions.cancel, methods=["POST"]),
             Route("/studio/new", pages.new),
             Route("/studio/new", actions.create, methods=["POST"]),
+            Route("/studio/recipes", actions.as_code, methods=["POST"]),
             Route("/studio/upload", actions.upload, methods=["POST"]),
             Route("/studio/files", pages.files),
             Route("/studio/files/{file_id}", pages.file),
             Route("/studio/files/{file_id}/content", pages.content),
+            Route("/studio/files/{file_id}/check", pages.check),
             Route("/studio/files/{file_id}/delete", actions.delete_file, methods=["POST"]),
             Route("/studio/upstreams", pages.upstreams),
             Route("/studio/system", pages.system),

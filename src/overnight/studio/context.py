@@ -9,12 +9,17 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from overnight.domain.ids import BatchId, ResourceId
+    from overnight.domain.ids import ResourceId
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.troubles import Trouble
     from overnight.ports.upstream import Deployments, UpstreamHealth
     from overnight.services.batches import BatchService
+    from overnight.services.check import CheckService
+    from overnight.services.estimates import EstimateService
     from overnight.services.files import FileService
+    from overnight.services.quotas import QuotaService
+    from overnight.services.requests import RequestService
+    from overnight.services.retry import RetryService
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,30 +74,19 @@ class Operations(Protocol):
         """Look at every part, as ``overnight doctor`` does."""
 
 
-class FailureGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Failed requests of a batch with the same code."""
-
-    code: str
-    count: int
-    message: str = ""
-
-
-class BatchReader(Protocol):
-    """Reads the requests of a batch one by one."""
-
-    async def failures(self, resource: ResourceId, batch_id: BatchId) -> Sequence[FailureGroup]:
-        """Give the failed requests by their code, the most frequent first. Raises ``NotFound``."""
-
-
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the Studio is made of. ``root`` is the path prefix that a gateway in front strips off.
 
-    ``reader`` is absent where requests cannot be read one by one: pages say so. ``gallery`` shows every part in every
-    state, for those who work on the Studio.
+    ``gallery`` shows every part in every state, for those who work on the Studio.
     """
 
     files: FileService
     batches: BatchService
+    requests: RequestService
+    retries: RetryService
+    checks: CheckService
+    estimates: EstimateService
+    quotas: QuotaService
     deployments: Deployments
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]
@@ -102,5 +96,4 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     entropy: Entropy
     root: str = ""
-    reader: BatchReader | None = None
     gallery: bool = False

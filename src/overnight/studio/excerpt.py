@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -17,11 +18,12 @@ _MOST_DIGITS = 15
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of a file; ``cut`` says how much of it is not shown."""
+    """A line of a file; ``cut`` says how much of it is not shown. ``raw`` is all that was read of it."""
 
     offset: int
     text: str
     cut: str = ""
+    raw: bytes = b""
 
 
 class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +60,9 @@ def lines_of(raw: bytes, start: int, size: int, most: int = _LINES) -> Excerpt:
 def _line(offset: int, raw: bytes) -> Line:
     text = raw.decode(errors="replace").rstrip("\r")
     more = len(text) - _SHOWN
-    return Line(offset=offset, text=visible(text[:_SHOWN]), cut=f"{more:,} more characters" if more > 0 else "")
+    return Line(
+        offset=offset, text=visible(text[:_SHOWN]), cut=f"{more:,} more characters" if more > 0 else "", raw=raw
+    )
 
 
 def visible(text: str) -> str:
@@ -78,6 +82,14 @@ def _shown(char: str) -> str:
 _STEERING = frozenset("\x7f\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | {
     chr(code) for first, last in ((0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069)) for code in range(first, last + 1)
 }
+
+
+_UNREADABLE = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{''.join(sorted(_STEERING))}]")
+
+
+def readable(text: str) -> str:
+    """Do the same with a text of several lines, however long; its line breaks stay."""
+    return _UNREADABLE.sub(lambda match: _shown(match[0]), text.replace("\r\n", "\n"))
 
 
 def as_attachment(file: File) -> dict[str, str]:

@@ -8,9 +8,11 @@ from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
 from overnight.domain.deployment import UpstreamName
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId
+from overnight.domain.places import State
 from overnight.ports.upstream import UpstreamHealth
+from overnight.services.requests import FailureGroup
 from overnight.studio import excerpt, looking, view_models
-from overnight.studio.context import FailureGroup
+from overnight.studio.inside import Inside, inside_of
 from overnight.studio.view_models import NO_PACE, Pace
 
 S = BatchStatus
@@ -24,6 +26,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     detail: looking.BatchDetail
+    inside: Inside
 
 
 def examples(now: float, root: str) -> list[Example]:
@@ -31,7 +34,8 @@ def examples(now: float, root: str) -> list[Example]:
     return [
         Example(
             name=name,
-            detail=looking.detail_of(batch, now, root, pace=pace, obstacle=obstacle, failures=_failures(batch)),
+            detail=looking.detail_of(batch, now, root, pace=pace, obstacle=obstacle),
+            inside=_inside(batch),
         )
         for name, batch, pace, obstacle in _states(int(now))
     ]
@@ -87,13 +91,18 @@ def _batch(now: int, name: str, status: BatchStatus, **changes: object) -> Batch
     return msgspec.structs.replace(batch, **changes)
 
 
-def _failures(batch: Batch) -> tuple[FailureGroup, ...] | None:
-    if not batch.failed:
-        return None
-    return (
-        FailureGroup(code="rate_limit_exceeded", count=batch.failed, message="Too many requests."),
-        FailureGroup(code="context_length_exceeded", count=3, message=_HOSTILE),
+def _inside(batch: Batch) -> Inside:
+    groups = (
+        FailureGroup(
+            state=State.FAILED,
+            code="rate_limit_exceeded",
+            count=batch.failed,
+            first_line=0,
+            message="Too many requests.",
+        ),
+        FailureGroup(state=State.FAILED, code="context_length_exceeded", count=3, first_line=9, message=_HOSTILE),
     )
+    return inside_of(groups if batch.failed else (), (), batch, "#")
 
 
 def upstreams() -> tuple[looking.UpstreamRow, ...]:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overnight.domain.batch import TERMINAL, Batch, BatchStatus
+from overnight.domain.errors import Conflict
 from overnight.domain.ids import BatchId
 from overnight.domain.listing import BatchQuery, Condition
 from overnight.studio import view_models
+from overnight.studio.inside import NEWEST, Inside, inside_of, list_of
 from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
 
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 
     from overnight.domain.ids import ResourceId
     from overnight.ports.upstream import UpstreamHealth
-    from overnight.studio.context import FailureGroup, Parts
+    from overnight.studio.context import Parts
     from overnight.studio.filters import Filter
+    from overnight.studio.inside import RequestList, Wanted
 
 PAGE = 50
 # How many batches a search looks at, and an overview counts.
@@ -47,7 +50,6 @@ class BatchDetail(msgspec.Struct, frozen=True, kw_only=True):
     expires: Moment | None
     numbers: tuple[tuple[str, str], ...]
     problems: tuple[tuple[str, str, str], ...]
-    failures: tuple[FailureGroup, ...] | None
     cancellable: bool
     failed: int
 
@@ -140,14 +142,31 @@ class Looking:
         """Give a batch with what its page shows. Raises ``NotFound``."""
         batch = await self._parts.batches.get(resource, batch_id)
         now = self._parts.clock.now()
-        pace, failures = self.paces.see(batch, now), await self._failures(batch)
-        obstacle = self._obstacle(batch)
-        return batch, detail_of(batch, now, self._parts.root, pace=pace, obstacle=obstacle, failures=failures)
+        pace, obstacle = self.paces.see(batch, now), self._obstacle(batch)
+        return batch, detail_of(batch, now, self._parts.root, pace=pace, obstacle=obstacle)
 
-    async def _failures(self, batch: Batch) -> tuple[FailureGroup, ...] | None:
-        if self._parts.reader is None or not batch.failed:
-            return None
-        return tuple(await self._parts.reader.failures(batch.resource, batch.id))
+    def home(self, batch: Batch) -> str:
+        """Give the address of the page of a batch."""
+        return f"{self._parts.root}/studio/batches/{batch.id}"
+
+    async def inside(self, batch: Batch) -> Inside:
+        """Give why requests of a batch failed, and what came last. Raises ``NotFound``."""
+        read, home = self._parts.requests, self.home(batch)
+        try:
+            groups = await read.failures(batch.resource, batch.id)
+            newest = await read.newest(batch.resource, batch.id, NEWEST)
+        except Conflict as error:
+            return Inside(problem=error.message, running=not batch.ended)
+        return inside_of(groups, newest, batch, home)
+
+    async def requests(self, batch: Batch, wanted: Wanted) -> RequestList:
+        """Give a page of the requests of a batch. Raises ``NotFound``."""
+        home = self.home(batch)
+        try:
+            page = await self._parts.requests.page(batch.resource, batch.id, wanted.query())
+        except Conflict as error:
+            return list_of(None, wanted, home, error.message)
+        return list_of(page, wanted, home)
 
     async def overview(self, resource: ResourceId, *, may_operate: bool) -> Overview:
         """Give what the first page shows."""
@@ -207,7 +226,6 @@ def detail_of(
     *,
     pace: Pace,
     obstacle: str | None,
-    failures: tuple[FailureGroup, ...] | None,
 ) -> BatchDetail:
     """Put everything of a batch that changes into what its page shows."""
     row = view_models.batch_row(batch, now, root, pace, obstacle)
@@ -221,7 +239,6 @@ def detail_of(
         expires=None if batch.ended else view_models.moment(batch.expires_at, now),
         numbers=view_models.numbers(batch, now, pace),
         problems=view_models.problems(batch),
-        failures=failures,
         cancellable=not batch.ended and batch.status != BatchStatus.CANCELLING,
         failed=batch.failed,
     )

@@ -11,9 +11,10 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from overnight.domain.endpoints import ENDPOINTS
 from overnight.domain.errors import NotFound
+from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId
 from overnight.services.files import FileQuery
-from overnight.studio import excerpt, filters, gallery, pace, recipes, view_models
+from overnight.studio import checking, excerpt, filters, gallery, recipes, view_models
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Frame:
     """Puts a page into its shell."""
 
     def __init__(self, templates: Templates) -> None:
-        self._templates = templates
+        self.templates = templates
 
     async def page(
         self, request: Request, template: str, shell: Shell, *, status: int = 200, **models: object
@@ -63,7 +64,7 @@ class Frame:
         """Render a page; the event loop goes on meanwhile."""
         theme = request.cookies.get("overnight_theme", "system")
         shell = msgspec.structs.replace(shell, theme=theme if theme in _THEMES else "system")
-        html = await asyncio.to_thread(self._templates.render, template, shell=shell, **models)
+        html = await asyncio.to_thread(self.templates.render, template, shell=shell, **models)
         return HTMLResponse(html, status_code=status)
 
 
@@ -121,42 +122,6 @@ class Pages:
             qualifiers=filters.QUALIFIERS,
         )
 
-    async def batch(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
-        batch_id = BatchId(request.path_params["batch_id"])
-        batch, detail = await self._looking.batch(visitor.caller.resource, batch_id)
-        topics = () if batch.ended else (f"batch:{batch.id}",)
-        now = self._parts.clock.now()
-        return await self.frame.page(
-            request,
-            "batch.html",
-            shell_for(visitor, detail.title, "batches", *topics),
-            detail=detail,
-            details=view_models.details(batch, now),
-            files=await self._files_of(visitor, (batch.input_file_id, batch.output_file_id, batch.error_file_id)),
-            wait="the running requests get a moment to finish, and every result so far is kept",
-        )
-
-    async def throughput(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
-        batch_id = BatchId(request.path_params["batch_id"])
-        await self._looking.batch(visitor.caller.resource, batch_id)
-        rates = pace.rates(self._looking.paces.samples(batch_id))
-        return Response(msgspec.json.encode(rates), media_type="application/json")
-
-    async def _files_of(self, visitor: Visitor, ids: tuple[FileId | None, ...]) -> list[tuple[str, str, object]]:
-        found: list[tuple[str, str, object]] = []
-        for word, file_id in zip(("Input", "Output", "Errors"), ids, strict=True):
-            if file_id is None:
-                continue
-            try:
-                file = await self._parts.files.get(visitor.caller.resource, file_id)
-                row = view_models.file_row(file, self._parts.clock.now(), self._parts.root)
-            except NotFound:
-                row = None
-            found.append((word, file_id, row))
-        return found
-
     async def new(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
         return await self.new_form(request, visitor, await self._wishes(request, visitor))
@@ -167,7 +132,7 @@ class Pages:
         if "from" in params:
             batch = await self._parts.batches.get(visitor.caller.resource, BatchId(params["from"]))
             return recipes.wishes_of(batch)
-        return recipes.Wishes(file_id=params.get("file", ""))
+        return recipes.Wishes(file_id=params.get("file", ""), endpoint="")
 
     async def new_form(
         self,
@@ -183,6 +148,9 @@ class Pages:
         page = await self._parts.files.page(visitor.caller.resource, FileQuery(limit=_PICKED, purpose="batch"))
         now = self._parts.clock.now()
         picked = await self._picked(visitor, wishes.file_id)
+        first = await self._first(visitor, picked)
+        if first is not None and not wishes.endpoint:
+            wishes = msgspec.structs.replace(wishes, endpoint=checking.endpoint_of(first))
         rows = [view_models.file_row(file, now, self._parts.root) for file in page.items]
         known = self._parts.deployments.known().deployments
         return await self.frame.page(
@@ -193,7 +161,8 @@ class Pages:
             wishes=wishes,
             files=rows,
             picked=None if picked is None else view_models.file_row(picked, now, self._parts.root),
-            first=await self._first(visitor, picked),
+            first=checking.first_of(first),
+            check=await self._checked(visitor, picked, wishes.flavour) if "check" in request.query_params else None,
             endpoints=ENDPOINTS,
             models=[deployment.name for deployment in known],
             recipes=recipes.all_of(wishes, server_url(request)),
@@ -245,8 +214,33 @@ class Pages:
             "file.html",
             shell_for(visitor, file.filename, "files"),
             file=view_models.file_row(file, self._parts.clock.now(), self._parts.root),
+            check=await self._checked(visitor, file, Flavour.OPENAI) if "check" in request.query_params else None,
+            users=await self._looking.batches(visitor.caller.resource, filters.parse(f"file:{file.id}"), None),
             excerpt=excerpt.lines_of(raw, start, file.bytes),
         )
+
+    async def check(self, request: Request) -> Response:
+        """Give the report on a file alone, for the form of a new batch, with what it says of the form's button."""
+        visitor = await self._sessions.visitor(request)
+        file = await self._parts.files.get(visitor.caller.resource, FileId(request.path_params["file_id"]))
+        flavour = Flavour.AZURE if request.query_params.get("flavour") == Flavour.AZURE else Flavour.OPENAI
+        check = await checking.check(self._parts, visitor.caller.resource, file, flavour)
+        html = await asyncio.to_thread(self.frame.templates.render, "parts/check.html", check=check)
+        button = await asyncio.to_thread(
+            self.frame.templates.render, "parts/submit.html", why=check.why or shell_for(visitor, "", "").read_only
+        )
+        return HTMLResponse(f'{html}<hx-partial hx-target="#submit" hx-swap="outerMorph">{button}</hx-partial>')
+
+    async def _checked(self, visitor: Visitor, file: File | None, flavour: Flavour) -> checking.Check | None:
+        if file is None:
+            return None
+        return await checking.check(self._parts, visitor.caller.resource, file, flavour)
+
+    async def recipes(self, request: Request, wishes: recipes.Wishes) -> Response:
+        """Give the commands and the code alone."""
+        found = recipes.all_of(wishes, server_url(request))
+        html = await asyncio.to_thread(self.frame.templates.render, "parts/recipes.html", recipes=found)
+        return HTMLResponse(html)
 
     async def content(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)

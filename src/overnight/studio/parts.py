@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from overnight.studio.templating import Templates
 
 _PLAIN = frozenset({"overview", "batches", "upstreams"})
-_OF_A_BATCH = ("batch:", "row:")
+_OF_A_BATCH = ("batch:", "inside:", "row:")
 
 
 class LiveParts:
@@ -32,6 +32,8 @@ class LiveParts:
         match kind:
             case "batch":
                 return await self._batch(topic, BatchId(batch_id))
+            case "inside":
+                return await self._inside(topic, BatchId(batch_id))
             case "row":
                 return await self._row(topic, BatchId(batch_id))
             case "batches":
@@ -47,6 +49,12 @@ class LiveParts:
         _, detail = await self._looking.batch(topic.resource, batch_id)
         names = {"batch-state": "batch_state", "batch-numbers": "batch_numbers"}
         return {part_id: self._templates.render(f"parts/{name}.html", detail=detail) for part_id, name in names.items()}
+
+    async def _inside(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
+        batch, _ = await self._looking.batch(topic.resource, batch_id)
+        inside = await self._looking.inside(batch)
+        names = ("failures", "tail")
+        return {name: self._templates.render(f"parts/{name}.html", inside=inside) for name in names}
 
     async def _row(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
         try:

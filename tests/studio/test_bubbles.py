@@ -1,0 +1,71 @@
+"""Requests and responses as conversations: decided by pure functions, so checked as tables."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from overnight.studio import bubbles, inside
+from overnight.studio.excerpt import readable
+
+
+def shown(found: tuple[bubbles.Bubble, ...] | None) -> list[tuple[str, str, str]]:
+    return [(each.role, block.kind, block.text) for each in found or () for block in each.blocks]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"messages": [{"role": "user", "content": "hi\nyou"}]}, [("user", "text", "hi\nyou")]),
+        ({"input": "embed"}, [("user", "text", "embed")]),
+        ({"input": ["a", "b"]}, [("user", "text", "a"), ("user", "text", "b")]),
+        ({"prompt": "once"}, [("user", "text", "once")]),
+        ({"instructions": "be", "input": "x"}, [("system", "text", "be"), ("user", "text", "x")]),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
+            [("assistant", "tool", "{}")],
+        ),
+        ({"messages": [{"role": "a\u202eb", "content": "\x1b"}]}, [("a⟨U+202E⟩b", "text", "␛")]),
+        ({}, []),
+    ],
+)
+def test_request_is_shown_by_its_shape(body: object, expected: list[tuple[str, str, str]]):
+    assert shown(bubbles.asked(json.dumps({"body": body}).encode())) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"choices": [{"message": {"role": "assistant", "content": "yes"}}]}, [("assistant", "text", "yes")]),
+        ({"choices": [{"text": "yes"}]}, [("assistant", "text", "yes")]),
+        ({"data": [{"embedding": [0.5, 1]}]}, [("assistant", "note", "2 numbers: 0.5, 1, …")]),
+        ({"error": {"code": "c", "message": "no"}}, [("error", "error", "no")]),
+        ("plain", [("error", "text", "plain")]),
+    ],
+)
+def test_response_is_shown_by_its_shape(body: object, expected: list[tuple[str, str, str]]):
+    assert shown(bubbles.answered(json.dumps({"response": {"body": body}}).encode())) == expected
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b"{", b"[" * 100_000, b'{"body": 1}', b'"\xff"'])
+def test_what_has_no_known_shape_is_not_shown_as_messages(line: bytes):
+    assert bubbles.asked(line) is None
+    assert bubbles.answered(line) is None
+
+
+def test_json_is_bounded_unless_all_is_asked_for():
+    line = json.dumps({"text": "x" * 100_000}).encode()
+
+    assert len(bubbles.pretty(line, len(line), full=False).text) == bubbles.PREVIEW
+    assert bubbles.pretty(line, len(line), full=True).more == ""
+    assert bubbles.pretty(b"no json", 7, full=False).text == "no json"
+    assert bubbles.pretty(b'{"cut', 900, full=False).more == "895 more bytes"
+
+
+def test_readable_text_keeps_its_lines():
+    assert readable("a\r\nb\tc\x00\u202e") == "a\nb\tc␀⟨U+202E⟩"
+
+
+def test_address_that_is_not_understood_counts_as_the_first_page():
+    assert inside.wanted_in({"status": "x", "limit": "7", "offset": "-1"}) == inside.Wanted()

@@ -1,0 +1,223 @@
+"""Looking into a batch through HTTP: its requests, one of them, running them again, and what is checked before."""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import quote
+
+import pytest
+from tests.studio.conftest import Visitor
+from tests.studio.test_pages import CHAT, HOSTILE, Outline
+from tests.support.api import Api, chats, jsonl, request
+from tests.support.service import eventually
+
+from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held, huge
+
+
+@pytest.fixture
+def mixed(api: Api, upstream: ScriptedUpstream) -> str:
+    """A batch of 60 requests, of which two failed."""
+    upstream.script = by_text({"r-58": error(400, HOSTILE, code="bad_word"), "r-59": error(400, "no")}, answer())
+    try:
+        batch = api.run(chats(60, CHAT), metadata={"name": "mixed"})
+    finally:
+        upstream.script = answer()
+    return str(batch["id"])
+
+
+def names(page: str) -> list[str]:
+    return re.findall(r'<tr role="row" id="request-\d+"><th[^>]*><a[^>]*><bdi>([^<]*)</bdi>', page)
+
+
+def link(page: str, rel: str) -> str:
+    found = re.search(rf'rel="{rel}"[^>]* href="([^"]+)"', page)
+    assert found is not None
+    return found[1].replace("&amp;", "&").partition("#")[0]
+
+
+def test_requests_are_paged_without_gaps(visitor: Visitor, mixed: str):
+    first = visitor.page(f"/studio/batches/{mixed}")
+    second = visitor.page(link(first, "next"))
+
+    assert names(first) + names(second) == [f"r-{number}" for number in range(60)]
+    assert "1 to 50 of 60 requests" in first
+
+
+def test_requests_are_filtered_by_status_code_and_id(visitor: Visitor, mixed: str):
+    failed = visitor.page(f"/studio/batches/{mixed}?status=failed")
+    coded = visitor.page(f"/studio/batches/{mixed}?status=failed&code=bad_word")
+    searched = visitor.page(f"/studio/batches/{mixed}?custom_id=r-5")
+
+    assert names(failed) == ["r-58", "r-59"]
+    assert names(coded) == ["r-58"]
+    assert names(searched) == ["r-5", *(f"r-{number}" for number in range(50, 60))]
+
+
+def test_group_of_failures_leads_to_its_requests(visitor: Visitor, mixed: str):
+    page = visitor.page(f"/studio/batches/{mixed}")
+
+    groups = dict(re.findall(r'<a href="([^"]*)"><code>(bad_word)</code>', page))
+
+    assert len(groups) == 1
+    (path,) = groups
+    assert names(visitor.page(path.replace("&amp;", "&").partition("#")[0])) == ["r-58"]
+
+
+def test_nothing_hostile_of_a_batch_runs(visitor: Visitor, mixed: str):
+    for path in ("", "?custom_id=%3Cscript%3E&status=x&offset=-1&limit=7", "/requests/r-58", "/requests/?line=2"):
+        outline = Outline(visitor.page(f"/studio/batches/{mixed}{path}"))
+
+        assert (outline.open, outline.strays, outline.dangerous) == ([], [], []), path
+
+
+def test_request_is_shown_with_its_response(visitor: Visitor, mixed: str):
+    page = visitor.page(f"/studio/batches/{mixed}/requests/r-58")
+
+    assert "bad_word" in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "curl &#34;$UPSTREAM_URL&#34;/v1/chat/completions" in page
+    assert link(page, "prev").endswith("line=57")
+    assert link(page, "next").endswith("line=59")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "%2e", "a?b#c", "<b>"])
+def test_any_custom_id_can_be_opened_from_the_list(visitor: Visitor, api: Api, name: str):
+    batch = api.run(jsonl(request(name, CHAT)))
+    page = visitor.page(f"/studio/batches/{batch['id']}")
+
+    found = re.search(r'<a href="([^"]*/requests/[^"]*)"', page)
+
+    assert found is not None
+    assert "Response" in visitor.page(found[1].replace("&amp;", "&"))
+
+
+@pytest.mark.parametrize("path", ["nobody", "r-1?line=5", "?line=99", "r-1?line=x"])
+def test_request_that_is_not_there_is_told(visitor: Visitor, mixed: str, path: str):
+    assert visitor.get(f"/studio/batches/{mixed}/requests/{path}").status in {400, 404}
+
+
+def test_pictures_in_a_request_are_shown_and_none_is_loaded(visitor: Visitor, api: Api):
+    here, elsewhere = "data:image/png;base64,iVBORw0KGgo=", "https://example.com/spy.png"
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in (here, elsewhere, "data:image/svg+xml,<svg>")]
+    line = request("a", CHAT)
+    line["body"]["messages"] = [{"role": "user", "content": parts}]  # type: ignore[index]
+    batch = api.run(jsonl(line))
+
+    page = visitor.page(f"/studio/batches/{batch['id']}/requests/a")
+
+    assert re.findall(r'<img src="([^"]*)"', page) == [here]
+    assert f">{elsewhere}</p>" in page
+    assert f'"{elsewhere}"' not in page
+
+
+def test_long_answer_is_cut_until_all_of_it_is_asked_for(visitor: Visitor, api: Api, upstream: ScriptedUpstream):
+    upstream.script = huge(5_000_000)
+    try:
+        batch = api.run(chats(1, CHAT))
+    finally:
+        upstream.script = answer()
+    short = visitor.page(f"/studio/batches/{batch['id']}/requests/r-0")
+    whole = visitor.page(f"/studio/batches/{batch['id']}/requests/r-0?line=0&full=1")
+
+    assert "more bytes" in short
+    assert len(short) < 500_000
+    assert len(whole) > 5_000_000
+
+
+def test_failed_requests_run_again_as_a_new_batch(visitor: Visitor, api: Api, mixed: str):
+    page = visitor.page(f"/studio/batches/{mixed}")
+    created = visitor.submit(f"/studio/batches/{mixed}/retry?which=failed")
+    batch = api.end(created.headers["location"].rpartition("/")[2])
+
+    assert "Run 2 requests again?" in page
+    assert batch["request_counts"]["completed"] == 2
+    assert batch["metadata"]["retry_of"] == mixed
+
+
+def test_only_known_requests_run_again(visitor: Visitor, mixed: str):
+    assert visitor.submit(f"/studio/batches/{mixed}/retry?which=none").status == 400
+    assert visitor.submit(f"/studio/batches/{mixed}/retry?which=not_run").status == 409
+    assert visitor.post(f"/studio/batches/{mixed}/retry?which=failed", csrf="0" * 64).status == 403
+
+
+def test_results_come_in_the_order_of_the_input(visitor: Visitor, mixed: str):
+    reply = visitor.get(f"/studio/batches/{mixed}/results")
+
+    assert [json.loads(line)["custom_id"] for line in reply.body.splitlines()] == [f"r-{n}" for n in range(60)]
+    assert "attachment" in reply.headers["content-disposition"]
+
+
+def test_nobody_looks_into_the_batches_of_others(blue_api: Api, blue: Visitor, green: Visitor):
+    batch = blue_api.run(chats(1, CHAT))
+    for path in ("", "/requests", "/requests/r-0", "/requests/?line=0", "/results"):
+        assert blue.get(f"/studio/batches/{batch['id']}{path}").status == 200, path
+        assert green.get(f"/studio/batches/{batch['id']}{path}").status == 404, path
+    topics = quote(f"inside:{batch['id']}")
+    assert b"hx-partial" in blue.get(f"/studio/parts?topics={topics}").body
+    assert green.get(f"/studio/parts?topics={topics}").status == 404
+
+
+def test_running_batch_shows_its_newest_results(visitor: Visitor, api: Api, upstream: ScriptedUpstream):
+    gate = Gate()
+    upstream.script = by_text({"r-9": held(gate)}, answer())
+    try:
+        batch_id = api.create(api.upload(chats(10, CHAT)))
+        eventually(lambda: api.batch(batch_id)["request_counts"]["completed"] == 9)
+        page = visitor.page(f"/studio/batches/{batch_id}")
+        later = visitor.page(f"/studio/batches/{batch_id}/requests")
+        parts = visitor.page(f"/studio/parts?topics=inside:{batch_id}")
+    finally:
+        gate.open()
+        upstream.script = answer()
+    api.end(batch_id)
+
+    assert f'hx-get="/studio/batches/{batch_id}/requests"' in page
+    assert len(names(later)) == 10
+    assert re.findall(r'hx-target="#([\w-]+)"', parts) == ["failures", "tail"]
+
+
+def test_file_is_checked_before_there_is_a_batch(visitor: Visitor, api: Api):
+    good = api.upload(chats(5, CHAT))
+    bad = api.upload(jsonl(request("a", CHAT), b"no json", request("a", CHAT)))
+
+    fine, refused = (visitor.page(f"/studio/files/{file_id}/check") for file_id in (good, bad))
+
+    assert "5 requests, no problems" in fine
+    assert "Prompt tokens" in fine
+    assert "found" in fine
+    assert "disabled" not in fine
+    assert "invalid_json_line" in refused
+    assert "disabled" in refused
+    assert "repair it and upload it again" in refused
+
+
+def test_form_of_a_new_batch_takes_the_endpoint_of_the_file(visitor: Visitor, api: Api):
+    line = request("a", "/v1/embeddings")
+    line["body"] = {"model": "test-model", "input": "embed me"}
+    page = visitor.page(f"/studio/new?file={api.upload(jsonl(line))}&check=1")
+
+    assert "<option selected>/v1/embeddings</option>" in page
+    assert '<p dir="auto">embed me</p>' in page
+    assert "1 request, no problems" in page
+
+
+def test_code_follows_the_form(visitor: Visitor):
+    reply = visitor.submit("/studio/recipes", file_id="file-1", endpoint="/v1/embeddings", meta_key="a", meta_value="b")
+
+    assert reply.status == 200
+    assert b"--endpoint /v1/embeddings" in reply.body
+    assert b"a=b" in reply.body
+
+
+def test_file_says_which_batches_use_it_and_is_checked_on_demand(visitor: Visitor, api: Api):
+    file_id = api.upload(chats(1, CHAT))
+    batch = api.end(api.create(file_id))
+
+    page = visitor.page(f"/studio/files/{file_id}")
+
+    assert f'href="/studio/batches/{batch["id"]}"' in page
+    assert "Check this file" in page
+    assert "no problems" in visitor.page(f"/studio/files/{file_id}?check=1")

@@ -18,6 +18,8 @@ from overnight.studio.pages import Shell
 from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, check_origin, check_token, set_cookie
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -112,6 +114,25 @@ class Actions:
         visitor.must_submit()
         await self._parts.files.delete(visitor.caller.resource, FileId(request.path_params["file_id"]))
         return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
+
+    async def pause(self, request: Request) -> Response:
+        return await self._switch(request, self._parts.machinery.pause)
+
+    async def resume(self, request: Request) -> Response:
+        return await self._switch(request, self._parts.machinery.resume)
+
+    async def _switch(self, request: Request, switch: Callable[[str], None]) -> Response:
+        visitor, form = await self._admitted(request)
+        visitor.must_operate()
+        switch(_first(form, "name"))
+        return RedirectResponse(f"{self._home}/upstreams", _SEE_OTHER)
+
+    async def test(self, request: Request) -> Response:
+        """Ask an upstream for its models, as the service does by itself every few seconds."""
+        visitor, form = await self._admitted(request)
+        visitor.must_operate()
+        tried = await self._parts.machinery.test(_first(form, "name"))
+        return await self._pages.upstreams_page(request, visitor, tried)
 
     async def upload(self, request: Request) -> Response:
         """Take the bytes of one file as the body; its name is in the URL."""

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overnight.domain.batch import TERMINAL, Batch, BatchStatus
+from overnight.domain.cap import Period, days_of
 from overnight.domain.ids import BatchId
 from overnight.domain.listing import BatchQuery, Condition
-from overnight.studio import view_models
+from overnight.services.usage import UsageQuery
+from overnight.studio import dashboard, view_models
 from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from overnight.domain.ids import ResourceId
     from overnight.ports.upstream import UpstreamHealth
     from overnight.studio.context import FailureGroup, Parts
+    from overnight.studio.dashboard import Allowance, UpstreamRow
     from overnight.studio.filters import Filter
 
 PAGE = 50
@@ -71,22 +74,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     name: str
     url: str
-
-
-class UpstreamRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An upstream and how it does; ``url`` is empty for whoever need not know it."""
-
-    id: str
-    name: str
-    url: str
-    word: str
-    tone: str
-    icon: str
-    problem: str
-    models: tuple[str, ...]
-    in_flight: str
-    limit: str
-    share: int
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,10 +159,23 @@ class Looking:
         for deployment in deployments:
             for name in deployment.upstreams:
                 served.setdefault(name, []).append(deployment.name)
+        activity = self._parts.machinery.activity()
         return tuple(
-            upstream_row(number, health, tuple(served.get(health.name, ())), may_operate=may_operate)
+            dashboard.upstream_row(
+                number,
+                health,
+                tuple(served.get(health.name, ())),
+                activity.get(health.name),
+                may_operate=may_operate,
+            )
             for number, health in enumerate(self._parts.health())
         )
+
+    async def allowance(self, resource: ResourceId) -> Allowance:
+        """Give what a resource may still use, and what it used today and this month."""
+        days = days_of(Period.MONTH, self._parts.clock.now())
+        report = await self._parts.usage.report(resource, UsageQuery(first=days.first, last=days.last))
+        return dashboard.allowance(await self._parts.quotas.states(resource), report)
 
     def _row(self, batch: Batch) -> BatchRow:
         now = self._parts.clock.now()
@@ -194,7 +194,8 @@ class Looking:
         if deployment is None:
             return f"No upstream serves {name} now" if name else None
         health = {state.name: state for state in self._parts.health()}
-        problems = [health[upstream].problem for upstream in deployment.upstreams if upstream in health]
+        states = [health[upstream] for upstream in deployment.upstreams if upstream in health]
+        problems = ["it is paused" if state.paused else state.problem for state in states]
         if problems and all(problems):
             return f"No upstream serves {name} now: {problems[0]}"
         return None
@@ -289,21 +290,3 @@ def _events(batches: Sequence[Batch], now: float, root: str) -> tuple[Event, ...
                 found.append((at, event))
     found.sort(key=lambda each: each[0])
     return tuple(event for _, event in reversed(found[-10:]))
-
-
-def upstream_row(number: int, health: UpstreamHealth, models: tuple[str, ...], *, may_operate: bool) -> UpstreamRow:
-    """Show an upstream; where it is, is for operators."""
-    well = health.problem is None
-    return UpstreamRow(
-        id=f"upstream-{number}",
-        name=health.name,
-        url=health.url if may_operate else "",
-        word="Answers" if well else "Left alone",
-        tone="success" if well else "danger",
-        icon="✓" if well else "✕",
-        problem=health.problem or "",
-        models=models,
-        in_flight=f"{health.in_flight:,}",
-        limit=f"{health.limit:,}",
-        share=min(100, health.in_flight * 100 // health.limit) if health.limit else 0,
-    )

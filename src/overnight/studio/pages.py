@@ -13,14 +13,15 @@ from overnight.domain.endpoints import ENDPOINTS
 from overnight.domain.errors import NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.services.files import FileQuery
-from overnight.studio import excerpt, filters, gallery, pace, recipes, view_models
+from overnight.services.traffic import Span
+from overnight.studio import dashboard, excerpt, filters, gallery, pace, recipes, view_models
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from overnight.domain.file import File
-    from overnight.studio.context import Parts
+    from overnight.studio.context import Parts, Tried
     from overnight.studio.looking import Looking
     from overnight.studio.session import Sessions, Visitor
     from overnight.studio.templating import Templates
@@ -93,8 +94,24 @@ class Pages:
         visitor = await self._sessions.visitor(request)
         caller = visitor.caller
         overview = await self._looking.overview(caller.resource, may_operate=caller.may_operate)
-        shell = shell_for(visitor, "Overview", "overview", "overview")
-        return await self.frame.page(request, "overview.html", shell, overview=overview, server=server_url(request))
+        return await self.frame.page(
+            request,
+            "overview.html",
+            shell_for(visitor, "Overview", "overview", "overview", "allowance"),
+            overview=overview,
+            allowance=await self._looking.allowance(caller.resource),
+            span=_span(request),
+            spans=dashboard.SPANS,
+            whose="the whole service" if caller.may_operate else caller.resource,
+            server=server_url(request),
+        )
+
+    async def traffic(self, request: Request) -> Response:
+        caller = (await self._sessions.visitor(request)).caller
+        # What others have done is for whoever runs the service.
+        points = self._parts.machinery.points(_span(request), None if caller.may_operate else caller.resource)
+        chart = dashboard.chart(points, self._parts.clock.now())
+        return Response(msgspec.json.encode(chart), media_type="application/json")
 
     async def batches(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
@@ -256,10 +273,16 @@ class Pages:
         return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
 
     async def upstreams(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
+        return await self.upstreams_page(request, await self._sessions.visitor(request))
+
+    async def upstreams_page(self, request: Request, visitor: Visitor, tried: Tried | None = None) -> Response:
+        """Show the upstreams, and what came of asking one of them."""
         rows = self._looking.upstreams(may_operate=visitor.caller.may_operate)
         shell = shell_for(visitor, "Upstreams", "upstreams", "upstreams")
-        return await self.frame.page(request, "upstreams.html", shell, rows=rows)
+        operator, took = visitor.caller.may_operate, dashboard.took(tried.seconds if tried else None)
+        return await self.frame.page(
+            request, "upstreams.html", shell, rows=rows, operator=operator, tried=tried, took=took
+        )
 
     async def system(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
@@ -290,6 +313,11 @@ class Pages:
             tones=gallery.tones(),
             server=server_url(request),
         )
+
+
+def _span(request: Request) -> Span:
+    wanted = request.query_params.get("span", "")
+    return Span(wanted) if wanted in set(Span) else Span.HOUR
 
 
 def server_url(request: Request) -> str:

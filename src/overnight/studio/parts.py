@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overnight.studio.session import Visitor
     from overnight.studio.templating import Templates
 
-_PLAIN = frozenset({"overview", "batches", "upstreams"})
+_PLAIN = frozenset({"overview", "batches", "upstreams", "allowance"})
 _OF_A_BATCH = ("batch:", "row:")
 
 
@@ -39,9 +39,13 @@ class LiveParts:
             case "upstreams":
                 rows = self._looking.upstreams(may_operate=topic.may_operate)
                 return {"upstream-list": self._templates.render("parts/upstream_list.html", rows=rows)}
+            case "allowance":
+                allowance = await self._looking.allowance(topic.resource)
+                return {"allowance": self._templates.render("parts/allowance.html", allowance=allowance)}
         overview = await self._looking.overview(topic.resource, may_operate=topic.may_operate)
         names = ("cards", "active", "strip", "events")
-        return {name: self._templates.render(f"parts/{name}.html", overview=overview) for name in names}
+        parts = {name: self._templates.render(f"parts/{name}.html", overview=overview) for name in names}
+        return parts if overview.empty else {**parts, "start": '<div id="start"></div>'}
 
     async def _batch(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
         _, detail = await self._looking.batch(topic.resource, batch_id)

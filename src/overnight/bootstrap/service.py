@@ -47,8 +47,8 @@ from overnight.services.keys import Authenticator, KeyService
 from overnight.services.requests import RequestService
 from overnight.services.retention import Sweeper
 from overnight.services.retry import RetryService
-from overnight.services.troubles import TroublesInMind
 from overnight.services.traffic import Traffic
+from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 from overnight.studio.app import Studio
 

@@ -126,8 +126,9 @@ class BatchReader(Protocol):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the Studio is made of. ``root`` is the path prefix that a gateway in front strips off.
 
-    ``neighbourhood`` says whom an address stands for when attempts to sign in are counted. ``reader`` is absent where requests cannot be read one by one: pages say so. ``gallery`` shows every part in every
-    state, for those who work on the Studio.
+    ``neighbourhood`` says whom an address stands for when attempts to sign in are counted, ``uploads`` bounds how many
+    files a resource sends at the same time. ``reader`` is absent where requests cannot be read one by one: pages say
+    so. ``gallery`` shows every part in every state, for those who work on the Studio.
     """
 
     files: FileService

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.batch import TERMINAL, Batch, BatchStatus
+from overnight.domain.batch import Batch, BatchStatus
 from overnight.domain.cap import Period, days_of
 from overnight.domain.ids import BatchId
-from overnight.domain.listing import BatchQuery, Condition
+from overnight.domain.listing import BatchQuery
 from overnight.services.usage import UsageQuery
 from overnight.studio import dashboard, view_models
+from overnight.studio.filters import ENDED, UNENDED
 from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overnight.domain.ids import ResourceId
-    from overnight.ports.upstream import UpstreamHealth
     from overnight.studio.context import FailureGroup, Parts
     from overnight.studio.dashboard import Allowance, UpstreamRow
     from overnight.studio.filters import Filter
@@ -106,20 +106,25 @@ class Looking:
     async def batches(self, resource: ResourceId, wanted: Filter, after: str | None) -> BatchList:
         """Give a page of the batches that are wanted, newest first. Raises ``InvalidRequest`` for its cursor."""
         rows: list[BatchRow] = []
+        if wanted.active_first and after is None:
+            query = BatchQuery(limit=PAGE, conditions=(*wanted.conditions, *UNENDED))
+            active = await self._parts.batches.page(resource, query)
+            rows.extend(self._row(batch) for batch in active.items if wanted.matches(batch))
+        full, others = len(rows) + PAGE, (*wanted.conditions, *(ENDED if wanted.active_first else ()))
         scanned, more = 0, True
         cursor = after
-        while more and len(rows) < PAGE and scanned < _SCANNED:
-            query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=wanted.conditions)
+        while more and len(rows) < full and scanned < _SCANNED:
+            query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=others)
             page = await self._parts.batches.page(resource, query)
             more = page.has_more
             for batch in page.items:
                 scanned, cursor = scanned + 1, batch.id
                 if wanted.matches(batch):
                     rows.append(self._row(batch))
-                if len(rows) == PAGE:
+                if len(rows) == full:
                     more = more or batch is not page.items[-1]
                     break
-        stopped = more and len(rows) < PAGE
+        stopped = more and len(rows) < full
         bound = f"Looked at {scanned:,} batches so far; go on to look at older ones." if stopped else ""
         return BatchList(rows=tuple(rows), after=cursor if more else None, bound=bound)
 
@@ -140,8 +145,7 @@ class Looking:
         """Give what the first page shows."""
         now = self._parts.clock.now()
         recent = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED))
-        unended = tuple(Condition("status", "ne", status) for status in sorted(TERMINAL))
-        active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=unended))
+        active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=UNENDED))
         rows = [self._row(batch) for batch in active.items]
         return Overview(
             cards=_cards(recent.items, active.items, self._parts.root, now, more=active.has_more),

@@ -117,11 +117,12 @@ class Pages:
         visitor = await self._sessions.visitor(request)
         text, view = request.query_params.get("q", ""), request.query_params.get("view", "all")
         after = request.query_params.get("after")
-        wanted = filters.parse(text, view)
+        first = request.query_params.get("first") == "active"
+        wanted = filters.parse(text, view, active_first=first)
         found = await self._looking.batches(visitor.caller.resource, wanted, after)
         first_page = after is None
         topics = ["batches"] if first_page else [f"row:{row.id}" for row in found.rows if row.active][:16]
-        older = {"q": text, "view": view, "after": found.after or ""}
+        older = {"q": text, "view": view, "after": found.after or "", "first": "active" if first else ""}
         return await self.frame.page(
             request,
             "batches.html",
@@ -131,8 +132,9 @@ class Pages:
             view=view,
             views=_VIEWS,
             problem=wanted.problem,
-            filtered=bool(text or view != "all"),
+            filtered=bool(text or view != "all" or first),
             first_page=first_page,
+            first=first,
             older=urlencode({name: value for name, value in older.items() if value and value != "all"}),
             server=server_url(request),
             qualifiers=filters.QUALIFIERS,

@@ -57,11 +57,11 @@ class LiveParts:
             row = await self._looking.row(topic.resource, batch_id)
         except NotFound:
             return {}
-        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row)}
+        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True)}
 
     async def _rows(self, topic: Topic) -> Mapping[str, str]:
         rows = await self._looking.newest(topic.resource)
-        parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row) for row in rows}
+        parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True) for row in rows}
         parts["newest"] = self._templates.render("parts/newest.html", ids=[row.id for row in rows])
         return parts
 

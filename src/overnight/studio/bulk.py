@@ -83,7 +83,7 @@ class Bulk:
             names.append((file.id, view_models.visible(file.filename)))
         asked = Asked(
             title=f"Delete {_counted(len(names), 'file', 'files')}?",
-            consequence="They are gone for good. A batch that is reading one goes on to its end; batches that ended keep"
+            consequence="They are gone for good. A batch that is reading one goes on to its end; ended batches keep"
             " their results, but can no longer be repeated from a deleted input.",
             action=f"{self._home}/files/delete",
             word=f"Delete {_counted(len(names), 'file', 'files')}",

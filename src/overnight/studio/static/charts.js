@@ -39,7 +39,7 @@ function begin(figure) {
         x: { range: (_, first, last) => (data.length ? [data.end - data.length, data.end] : [Math.min(first, last - 60), last]) },
         y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] },
       },
-      axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90 }, { ...axis, values: (_, all) => all.map((each) => number.format(each)), size: 48 }],
+      axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90, size: 28 }, { ...axis, values: (_, all) => all.map((each) => number.format(each)), size: 48 }],
       series: [{}, ...names.map((name, order) => {
         return { label: NAMES[name], stroke: colour(figure, name), width: 2, dash: order ? [5, 4] : undefined, points: { show: false } };
       })],

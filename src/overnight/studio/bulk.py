@@ -9,6 +9,7 @@ import msgspec
 from overnight.domain.errors import Conflict, NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.studio import view_models
+from overnight.studio.excerpt import visible
 from overnight.studio.pages import shell_for
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Bulk:
                 file = await self._parts.files.get(visitor.caller.resource, FileId(each))
             except NotFound:
                 continue
-            names.append((file.id, view_models.visible(file.filename)))
+            names.append((file.id, visible(file.filename)))
         asked = Asked(
             title=f"Delete {_counted(len(names), 'file', 'files')}?",
             consequence="They are gone for good. A batch that is reading one goes on to its end; ended batches keep"

@@ -47,8 +47,10 @@ def points(**changes: tuple[float, ...]) -> Points:
         ({}, "No request has ended in this time. Counted since the service started, 10 s ago."),
         (
             {"done": (300.0, 212.25), "failed": (0.0, 1.5), "tokens_in": (0.0, 4000.0), "tokens_out": (0.0, 100.0)},
-            "212.2 requests a second succeed now, and 1.5 fail; at most it was 300.0. They use 4,100 tokens a second."
-            " Counted since the service started, 10 s ago.",
+            (
+                "212.2 requests a second succeed now, and 1.5 fail; at most it was 300.0. They use 4,100 tokens a second."
+                " Counted since the service started, 10 s ago."
+            ),
         ),
         (
             {"done": (3.0, 2.0)},

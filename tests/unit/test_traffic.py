@@ -66,6 +66,14 @@ async def test_a_first_step_counts_from_the_start_and_not_from_its_beginning():
     assert traffic.points(Span.HOUR).done == (0.25,)
 
 
+async def test_a_first_step_that_was_short_is_not_lost():
+    clock, traffic = traffic_at(1004.0)
+    traffic.note(BLUE, NO_USAGE, succeeded=True)
+    await clock.advance(4)
+
+    assert traffic.points(Span.HOUR).done == (0.4, 0.0)
+
+
 @pytest.mark.parametrize(("span", "width", "slots"), [(Span.HOUR, 5, 720), (Span.DAY, 120, 720), (Span.WEEK, 900, 672)])
 async def test_what_is_older_than_the_span_is_forgotten(span: Span, width: int, slots: int):
     clock, traffic = traffic_at(0.0)

@@ -76,7 +76,9 @@ class _Ring:
         for number in range(max(self._first, self._last - self.slots + 1), self._last + 1):
             end = min(float((number + 1) * self.width), now)
             seconds = end - max(float(number * self.width), self._began)
-            if seconds >= _STEP / 2:
+            # The first slot may be a short one, too, but it is over: what was counted in it must not get lost.
+            if number < self._last or seconds >= _STEP / 2:
+                seconds = max(seconds, _STEP / 2)
                 place = number % self.slots * _FIELDS
                 found.append((end, *(count / seconds for count in self._counts[place : place + _FIELDS])))
         return found

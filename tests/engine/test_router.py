@@ -6,6 +6,7 @@ import pytest
 from tests.engine.house import House, line, number_of
 
 from overnight.domain.deployment import Capacity
+from overnight.domain.errors import NotFound
 from overnight.domain.retry import Failure, Fault
 from overnight.ports.upstream import UpstreamHealth
 from overnight.testing.in_process import InProcessUpstream, Reply, ScriptedDeployments, always, answer, deployment
@@ -210,3 +211,51 @@ async def test_an_error_line_says_how_often_it_was_tried_and_what_came_before(
 
     told = "Too large." if before is None else f"Too large. It was tried {attempts} times, with status {before} before."
     assert entry["response"]["body"]["error"]["message"] == told
+
+
+async def test_a_paused_upstream_gets_nothing_until_it_is_resumed(house: House) -> None:
+    """What is in flight ends, and the other upstreams go on."""
+    idle, busy = upstream(house, "idle", 4), upstream(house, "busy", 4)
+    served_by(house, idle, busy)
+    batch = await house.submit(40)
+    house.start()
+    await house.clock.advance(1)
+    assert house.dispatcher is not None
+    router = house.dispatcher._parts.router  # noqa: SLF001 - as the Studio is handed it
+
+    router.pause("idle")
+    await house.clock.advance(15)
+    sent = len(idle.sent)
+    await house.clock.advance(20)
+
+    assert (sent, len(idle.sent)) == (4, 4)
+    assert [each.paused for each in router.health([UpstreamHealth(name=idle.name, url="u")])] == [True]
+    router.resume("idle")
+    output, errors = await house.check(await house.reach(batch))
+    assert (len(output), errors) == (40, [])
+    assert len(idle.sent) > sent
+    assert router.activity()[idle.name].figures.since_start.succeeded == len(idle.sent)
+
+
+async def test_a_batch_whose_only_upstream_is_paused_waits(house: House) -> None:
+    """It ends as soon as there is somebody for it."""
+    only = upstream(house, "only", 2)
+    served_by(house, only)
+    house.start()
+    assert house.dispatcher is not None
+    house.dispatcher._parts.router.pause("only")  # noqa: SLF001
+    batch = await house.submit(3)
+    await house.clock.advance(60)
+
+    assert only.sent == []
+    house.dispatcher._parts.router.resume("only")  # noqa: SLF001
+    await house.check(await house.reach(batch))
+
+
+async def test_an_unknown_upstream_cannot_be_paused(house: House) -> None:
+    """Whoever mistypes a name is told."""
+    house.start()
+    assert house.dispatcher is not None
+
+    with pytest.raises(NotFound, match="nobody"):
+        house.dispatcher._parts.router.pause("nobody")  # noqa: SLF001

@@ -25,7 +25,7 @@ from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
 from overnight.bootstrap.quotas import QuotaWiring, open_quotas
 from overnight.bootstrap.storage import Storage, open_storage
-from overnight.bootstrap.studio import Beside, KeyHolders, Operations, make_studio
+from overnight.bootstrap.studio import Beside, KeyHolders, Machinery, Operations, make_studio
 from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.bootstrap.usage import usage_service
@@ -47,6 +47,7 @@ from overnight.services.keys import Authenticator, KeyService
 from overnight.services.requests import RequestService
 from overnight.services.retention import Sweeper
 from overnight.services.retry import RetryService
+from overnight.services.traffic import Traffic
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
 from overnight.studio.app import Studio
@@ -91,6 +92,7 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True):
     embedded: EmbeddedServer | None
     catalogue: Catalogue
     router: Router
+    traffic: Traffic
     troubles: TroublesInMind
     quotas: QuotaWiring
     usage: UsageService
@@ -115,8 +117,9 @@ async def running_service(
         tokens = None if settings.oidc is None else open_bearers(settings.oidc, stored_keys, clock, stack)
         webhook_service, webhook_dispatcher = open_webhooks(settings, SqlWebhooks(database), clock, entropy, stack)
         services = _services(base, dispatcher, key_service, webhook_service)
-        holders, operations = KeyHolders(keys, callers), Operations(settings, sources)
-        studio = make_studio(services, database.problem, holders, operations, settings)
+        holders = KeyHolders(keys, callers, bearers=tokens is not None)
+        machinery = Machinery(base.router, base.catalogue, base.traffic)
+        studio = make_studio(services, database.problem, holders, Operations(settings, sources), machinery, settings)
         accepted = Keys(keys, callers, None if tokens is None else tokens.bearers)
         yield Service(
             app=_app(base, services, accepted, studio),
@@ -146,7 +149,8 @@ async def _open(settings: Settings, worker: WorkerId, stack: AsyncExitStack) -> 
     batches = SqlBatches(database)
     for dead in storage.dead_workers:
         await batches.release_all(dead)
-    attempts = Attempts(RetryPolicy(), clock, entropy)
+    traffic = Traffic(clock)
+    attempts = Attempts(RetryPolicy(), clock, entropy, traffic)
     return _Base(
         settings=settings,
         clock=clock,
@@ -160,6 +164,7 @@ async def _open(settings: Settings, worker: WorkerId, stack: AsyncExitStack) -> 
         embedded=embedded,
         catalogue=catalogue,
         router=Router([Pool(upstream, attempts, clock) for upstream in upstreams], clock),
+        traffic=traffic,
         troubles=troubles,
         quotas=open_quotas(settings, database, storage.blobs, offload, catalogue, stack),
         usage=usage_service(settings, database, clock),

@@ -10,13 +10,15 @@ import msgspec
 from overnight import __version__, human
 from overnight.adapters.sql.database import NEWEST_VERSION, sqlite_file
 from overnight.adapters.system import SystemClock, SystemEntropy
+from overnight.api.addresses import neighbourhood
 from overnight.api.auth import is_loopback
 from overnight.bootstrap.doctor import examine
 from overnight.domain.errors import Forbidden
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.key import Scope, hash_of
+from overnight.services.rates import Running
 from overnight.studio.app import Studio
-from overnight.studio.context import Caller, Finding, Parts, Setting
+from overnight.studio.context import Caller, Finding, Parts, Setting, Tried
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,25 +26,31 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Send
     from starlette.types import Scope as Connection
 
+    from overnight.adapters.upstreams.catalogue import Catalogue
     from overnight.api.context import Services
     from overnight.config import Settings
+    from overnight.dispatch.router import Activity, Router
+    from overnight.domain.deployment import UpstreamName
     from overnight.domain.ids import ResourceId
     from overnight.services.keys import Authenticator
+    from overnight.services.traffic import Points, Span, Traffic
 
 
 class KeyHolders:
     """Who may come into the Studio: the holders of the keys that open the API; keeps ``studio/context.py``'s promise.
 
     A key of the key file says nothing of scopes: it may submit, as it may through the API, but not see the set-up. An
-    admin key sees the set-up, and nobody's files and batches.
+    admin key sees the set-up, and nobody's files and batches. Where tokens of an issuer open the API (``bearers``), the
+    Studio asks for a key all the same: it takes no tokens.
     """
 
-    def __init__(self, in_file: Mapping[str, ResourceId], stored: Authenticator) -> None:
+    def __init__(self, in_file: Mapping[str, ResourceId], stored: Authenticator, *, bearers: bool) -> None:
         self._in_file = {hash_of(key): resource for key, resource in in_file.items()}
         self._stored = stored
+        self.bearers = bearers
 
     async def open_to(self, host: str) -> Caller | None:
-        if self._in_file or await self._stored.needed():
+        if self._in_file or self.bearers or await self._stored.needed():
             return None
         if not is_loopback(host):
             message = "Without API keys the Studio answers only on this machine. Make a key to open it."
@@ -90,6 +98,31 @@ class Operations:
         return [Finding(name=each.name, ok=each.ok, detail=each.detail, remedy=each.remedy) for each in found]
 
 
+class Machinery:
+    """What is under the bonnet; keeps the promise of ``studio/context.py``."""
+
+    def __init__(self, router: Router, catalogue: Catalogue, traffic: Traffic) -> None:
+        self._router = router
+        self._catalogue = catalogue
+        self._traffic = traffic
+
+    def points(self, span: Span, resource: ResourceId | None) -> Points:
+        return self._traffic.points(span, resource)
+
+    def activity(self) -> Mapping[UpstreamName, Activity]:
+        return self._router.activity()
+
+    def pause(self, name: str) -> None:
+        self._router.pause(name)
+
+    def resume(self, name: str) -> None:
+        self._router.resume(name)
+
+    async def test(self, name: str) -> Tried:
+        asked = await self._catalogue.ask(name)
+        return Tried(call=f"GET {asked.url}", problem=asked.problem, seconds=asked.seconds, models=tuple(asked.models))
+
+
 class Beside:
     """Two applications under one address: the Studio at ``/`` and ``/studio``, the API everywhere else."""
 
@@ -112,6 +145,7 @@ def make_studio(
     problem: Callable[[], Awaitable[str | None]],
     callers: KeyHolders,
     operations: Operations,
+    machinery: Machinery,
     settings: Settings,
 ) -> Studio:
     parts = Parts(
@@ -128,6 +162,10 @@ def make_studio(
         problem=problem,
         callers=callers,
         operations=operations,
+        machinery=machinery,
+        usage=services.usage,
+        uploads=Running(settings.rate.concurrent_uploads or None),
+        neighbourhood=neighbourhood,
         clock=SystemClock(),
         entropy=SystemEntropy(),
         root=settings.root_path,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from overnight.dispatch.work import Attempt
+from overnight.domain.result import Answer
 from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy, succeeded
+from overnight.domain.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from overnight.dispatch.work import Work
@@ -17,17 +19,19 @@ if TYPE_CHECKING:
     from overnight.domain.retry import Outcome
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.upstream import Upstream
+    from overnight.services.traffic import Traffic
 
 log = structlog.get_logger()
 
 
 class Attempts:
-    """Makes attempts under one policy."""
+    """Makes attempts under one policy; ``traffic`` is told of each request that ends."""
 
-    def __init__(self, policy: RetryPolicy, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, policy: RetryPolicy, clock: Clock, entropy: Entropy, traffic: Traffic | None = None) -> None:
         self._policy = policy
         self._clock = clock
         self._entropy = entropy
+        self._traffic = traffic
 
     def read(self, run: Work, attempt: Attempt) -> Request | None:
         """Read a request from the input; ``None`` if that cannot be done, and the run ends."""
@@ -63,7 +67,7 @@ class Attempts:
 
     def _settle(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:
         if succeeded(outcome):
-            run.end(request, attempt, outcome)
+            self._end(run, request, attempt, outcome)
             return
         decision = (run.policy or self._policy).decide(
             outcome,
@@ -74,7 +78,7 @@ class Attempts:
         )
         match decision:
             case Accept():
-                run.end(request, attempt, outcome)
+                self._end(run, request, attempt, outcome)
             case Retry(after=after, counts=counts):
                 _log_retry(run, attempt, outcome, upstream, after)
                 status = outcome.status or attempt.last_status
@@ -82,6 +86,12 @@ class Attempts:
                 run.put_back(again, not_before=self._clock.ticks() + after)
             case Leave():
                 log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=upstream.name)
+
+    def _end(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome) -> None:
+        run.end(request, attempt, outcome)
+        if self._traffic is not None:
+            usage = outcome.usage if isinstance(outcome, Answer) else NO_USAGE
+            self._traffic.note(run.batch.resource, usage, succeeded=succeeded(outcome))
 
 
 def _odd(run: Work, request: Request, upstream: Upstream, error: Exception) -> Failure:

@@ -16,6 +16,7 @@ from overnight.dispatch.work import Attempt, Work
 from overnight.domain.request import Request, estimate_tokens
 from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Outcome, Trouble, overloaded, trouble_of
+from overnight.services.meters import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +43,16 @@ class _Taken(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pool:
-    """Works for one upstream. Requests never wait for one another: what ends makes room for the next at once."""
+    """Works for one upstream. Requests never wait for one another: what ends makes room for the next at once.
+
+    While it is ``paused`` nothing more is sent; what is in flight ends.
+    """
 
     def __init__(self, upstream: Upstream, attempts: Attempts, clock: Clock) -> None:
         capacity = upstream.capacity
         self.in_flight = 0
+        self.paused = False
+        self.meter = Meter(clock.ticks())
         self._upstream = upstream
         self._attempts = attempts
         self._clock = clock
@@ -74,6 +80,11 @@ class Pool:
         return self._breaker.problem
 
     @property
+    def left_alone(self) -> float:
+        """For how many seconds from now on nothing is sent, because of trouble or to keep to a rate."""
+        return max(0.0, self._free_at() - self._clock.ticks())
+
+    @property
     def load(self) -> float:
         """How full the upstream would be with one request more, by its limit and its weight."""
         return (self.in_flight + 1) / (self._limiter.limit * self._upstream.capacity.weight)
@@ -93,7 +104,7 @@ class Pool:
 
     def start_one(self) -> bool:
         """Send one more request, if there is room for it and one is due."""
-        if self._group is None or self.in_flight >= self._limiter.limit:
+        if self._group is None or self.paused or self.in_flight >= self._limiter.limit:
             return False
         taken = self._take()
         if taken is None:
@@ -104,7 +115,7 @@ class Pool:
 
     def due_at(self) -> float | None:
         """Say when a request could be sent that cannot be now (ticks); ``None`` if only an event can tell."""
-        if self.in_flight >= self._limiter.limit:
+        if self.paused or self.in_flight >= self._limiter.limit:
             return None
         now = self._clock.now()
         dues = [due for run in self._runs if (due := run.due_at(now)) is not None]
@@ -141,7 +152,7 @@ class Pool:
     def _take(self) -> _Taken | None:
         """Take a request that is due, and count it as sent: what comes next must see it."""
         ticks = self._clock.ticks()
-        if ticks < self._free_at():
+        if self.paused or ticks < self._free_at():
             return None
         now = self._clock.now()
         for _ in range(len(self._runs)):
@@ -173,6 +184,7 @@ class Pool:
 
     def _note(self, outcome: Outcome, taken: _Taken) -> None:
         now, began = self._clock.ticks(), taken.began
+        self.meter.note(outcome, now - began, now)
         trouble = trouble_of(outcome)
         if trouble is None:
             self._limiter.succeeded(began, now, self.in_flight < self._limiter.limit)

@@ -6,15 +6,28 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
+
+from overnight.domain.deployment import UpstreamName
+from overnight.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from overnight.dispatch.pool import Pool
     from overnight.dispatch.work import Work
-    from overnight.domain.deployment import UpstreamName
     from overnight.ports.clock import Clock
     from overnight.ports.upstream import UpstreamHealth
+    from overnight.services.meters import Figures
+
+log = structlog.get_logger()
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream does; ``left_alone`` is for how many seconds nothing is sent to it."""
+
+    figures: Figures
+    left_alone: float
 
 
 class Router:
@@ -51,7 +64,38 @@ class Router:
     def _seen(self, state: UpstreamHealth) -> UpstreamHealth:
         pool = self._pools[state.name]
         problem = state.problem or pool.problem
-        return msgspec.structs.replace(state, problem=problem, in_flight=pool.in_flight, limit=pool.limit)
+        return msgspec.structs.replace(
+            state, problem=problem, in_flight=pool.in_flight, limit=pool.limit, paused=pool.paused
+        )
+
+    def activity(self) -> Mapping[UpstreamName, Activity]:
+        """Tell how each upstream answers, and for how long it is left alone."""
+        now = self._clock.ticks()
+        return {
+            name: Activity(figures=pool.meter.figures(now), left_alone=pool.left_alone)
+            for name, pool in self._pools.items()
+        }
+
+    def pause(self, name: str) -> None:
+        """Send nothing more to an upstream; what is in flight there ends. Lasts until ``resume`` or a restart.
+
+        Raises:
+            NotFound: there is no such upstream.
+        """
+        self._set_paused(name, paused=True)
+
+    def resume(self, name: str) -> None:
+        """Send requests to an upstream again. Raises ``NotFound``."""
+        self._set_paused(name, paused=False)
+
+    def _set_paused(self, name: str, *, paused: bool) -> None:
+        pool = self._pools.get(UpstreamName(name))
+        if pool is None:
+            raise NotFound(f"No upstream found with name '{name}'.", param="upstream")
+        if pool.paused != paused:
+            pool.paused = paused
+            log.warning("upstream.paused" if paused else "upstream.resumed", upstream=name)
+        self._rearm.set()
 
     async def _keep_offering(self) -> None:
         """Hand out requests when there is room that no pool fills by itself: new batches, retries, ends of pauses."""

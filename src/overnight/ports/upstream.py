@@ -40,7 +40,7 @@ class Deployments(Protocol):
 class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How an upstream does. ``problem`` says why it does not answer or is left alone; ``None`` if all is well.
 
-    ``limit`` is how many requests it may have in flight now, as far as has been found out.
+    ``limit`` is how many requests it may have in flight now, as far as has been found out. A ``paused`` one gets none.
     """
 
     name: UpstreamName
@@ -48,3 +48,4 @@ class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     in_flight: int = 0
     limit: int = 0
+    paused: bool = False

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, RedirectResponse
 
-from overnight.domain.errors import InvalidRequest, NotFound, ServiceError, TooLarge, Unauthorized, Unavailable
+from overnight.domain.errors import (
+    InvalidRequest,
+    NotFound,
+    ServiceError,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId
+from overnight.domain.rate import Rate
 from overnight.ports.blobs import StorageFull
 from overnight.services.batches import NewBatch
 from overnight.services.files import NewFile
+from overnight.services.rates import Rates
 from overnight.services.retry import NewRetry, Which
 from overnight.studio import recipes
+from overnight.studio.bulk import Bulk
 from overnight.studio.pages import Shell
 from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, check_origin, check_token, set_cookie
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from starlette.requests import Request
     from starlette.responses import Response
 
     from overnight.domain.file import File
+    from overnight.domain.ids import ResourceId
     from overnight.studio.context import Parts
     from overnight.studio.pages import Pages
     from overnight.studio.session import Sessions, Visitor
@@ -30,6 +46,10 @@ if TYPE_CHECKING:
 _MOST_FORM_BYTES = 64 * 1024
 _MOST_FIELDS = 100
 _SEE_OTHER = 303
+# Wrong keys from one address in a minute: a person's slips, but no search.
+_ATTEMPTS = Rate(most=10)
+
+_UPLOAD_STATUS = ((TooLarge, 413), (TooManyRequests, 429))
 
 Form = dict[str, list[str]]
 
@@ -42,6 +62,8 @@ class Actions:
         self._sessions = sessions
         self._pages = pages
         self._home = f"{parts.root}/studio"
+        self.bulk = Bulk(parts, sessions, pages.frame)
+        self._attempts = Rates(_ATTEMPTS, parts.clock)
 
     async def sign_in_page(self, request: Request) -> Response:
         return await self._sign_in_form(request)
@@ -50,18 +72,33 @@ class Actions:
         check_origin(request)
         form = await _form(request)
         check_token(_first(form, CSRF_FIELD), self._sessions.form_token)
+        address = self._parts.neighbourhood(request.client.host if request.client else "")
+        allowance = self._attempts.look(address)
+        if not allowance.given:
+            return await self._wait_form(request, allowance.wait)
         try:
             name = await self._sessions.sign_in(_first(form, "key").strip())
         except Unauthorized as error:
+            self._attempts.take(address)
             return await self._sign_in_form(request, error.message, status=401)
         response = RedirectResponse(self._local(_first(form, "next")), _SEE_OTHER)
         set_cookie(response, request, name, self._home)
         return response
 
+    async def _wait_form(self, request: Request, seconds: float) -> Response:
+        wait = max(1, ceil(seconds))
+        message = f"Too many attempts with a wrong key came from your address. Try again in {wait} s."
+        response = await self._sign_in_form(request, message, status=429)
+        response.headers["retry-after"] = str(wait)
+        return response
+
     async def _sign_in_form(self, request: Request, error: str = "", *, status: int = 200) -> Response:
         shell = Shell(title="Sign in", section="", csrf=self._sessions.form_token)
         after = self._local(request.query_params.get("next", ""))
-        return await self._pages.frame.page(request, "sign_in.html", shell, status=status, error=error, after=after)
+        bearers = self._parts.callers.bearers
+        return await self._pages.frame.page(
+            request, "sign_in.html", shell, status=status, error=error, after=after, bearers=bearers
+        )
 
     def _local(self, wanted: str) -> str:
         """Keep a redirect inside the Studio."""
@@ -124,11 +161,42 @@ class Actions:
             metadata=dict(wishes.metadata) or None,
         )
 
+    async def cancel_many(self, request: Request) -> Response:
+        visitor, form = await self._admitted(request)
+        visitor.must_submit()
+        await self.bulk.cancel(visitor.caller.resource, form.get("id", []))
+        return RedirectResponse(f"{self._home}/batches", _SEE_OTHER)
+
+    async def delete_many(self, request: Request) -> Response:
+        visitor, form = await self._admitted(request)
+        visitor.must_submit()
+        await self.bulk.delete(visitor.caller.resource, form.get("id", []))
+        return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
+
     async def delete_file(self, request: Request) -> Response:
         visitor, _ = await self._admitted(request)
         visitor.must_submit()
         await self._parts.files.delete(visitor.caller.resource, FileId(request.path_params["file_id"]))
         return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
+
+    async def pause(self, request: Request) -> Response:
+        return await self._switch(request, self._parts.machinery.pause)
+
+    async def resume(self, request: Request) -> Response:
+        return await self._switch(request, self._parts.machinery.resume)
+
+    async def _switch(self, request: Request, switch: Callable[[str], None]) -> Response:
+        visitor, form = await self._admitted(request)
+        visitor.must_operate()
+        switch(_first(form, "name"))
+        return RedirectResponse(f"{self._home}/upstreams", _SEE_OTHER)
+
+    async def test(self, request: Request) -> Response:
+        """Ask an upstream for its models, as the service does by itself every few seconds."""
+        visitor, form = await self._admitted(request)
+        visitor.must_operate()
+        tried = await self._parts.machinery.test(_first(form, "name"))
+        return await self._pages.upstreams_page(request, visitor, tried)
 
     async def upload(self, request: Request) -> Response:
         """Take the bytes of one file as the body; its name is in the URL."""
@@ -137,10 +205,22 @@ class Actions:
             check_origin(request)
             check_token(request.headers.get(CSRF_HEADER, ""), visitor.csrf)
             visitor.must_submit()
-            file = await self._receive(request, visitor)
+            with self._uploading(visitor.caller.resource):
+                file = await self._receive(request, visitor)
         except ServiceError as error:
-            return JSONResponse({"error": error.message}, status_code=413 if isinstance(error, TooLarge) else 400)
+            status = next((status for kind, status in _UPLOAD_STATUS if isinstance(error, kind)), 400)
+            return JSONResponse({"error": error.message}, status_code=status)
         return JSONResponse({"id": file.id, "next": f"{self._home}/new?file={file.id}"}, status_code=201)
+
+    @contextmanager
+    def _uploading(self, resource: ResourceId) -> Iterator[None]:
+        if not self._parts.uploads.begin(resource):
+            message = "As many files are being sent for this resource as may be at the same time. Wait for one to end."
+            raise TooManyRequests(message, wait=1.0)
+        try:
+            yield
+        finally:
+            self._parts.uploads.end(resource)
 
     async def _receive(self, request: Request, visitor: Visitor) -> File:
         name = request.query_params.get("name", "") or "upload.jsonl"

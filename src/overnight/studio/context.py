@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from overnight.dispatch.router import Activity
+    from overnight.domain.deployment import UpstreamName
     from overnight.domain.ids import ResourceId
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.troubles import Trouble
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
     from overnight.services.estimates import EstimateService
     from overnight.services.files import FileService
     from overnight.services.quotas import QuotaService
+    from overnight.services.rates import Running
     from overnight.services.requests import RequestService
     from overnight.services.retry import RetryService
+    from overnight.services.traffic import Points, Span
+    from overnight.services.usage import UsageService
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +36,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Callers(Protocol):
-    """Who may come in. Every method raises ``Unavailable`` while the keys cannot be read."""
+    """Who may come in. Every method raises ``Unavailable`` while the keys cannot be read.
+
+    ``bearers`` says whether tokens of an issuer open the API; the Studio takes keys only.
+    """
+
+    bearers: bool
 
     async def open_to(self, host: str) -> Caller | None:
         """Give who calls where no key is asked for; ``None`` where one is.
@@ -74,10 +84,39 @@ class Operations(Protocol):
         """Look at every part, as ``overnight doctor`` does."""
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of asking an upstream for its models; ``problem`` is ``None`` if it told them."""
+
+    call: str
+    problem: str | None
+    seconds: float
+    models: tuple[str, ...]
+
+
+class Machinery(Protocol):
+    """How requests get on, and the switches of upstreams. Nothing here lasts beyond a restart."""
+
+    def points(self, span: Span, resource: ResourceId | None) -> Points:
+        """Tell how many requests ended in a span, of one resource or of all."""
+
+    def activity(self) -> Mapping[UpstreamName, Activity]:
+        """Tell how each upstream answers."""
+
+    def pause(self, name: str) -> None:
+        """Send nothing more to an upstream. Raises ``NotFound``."""
+
+    def resume(self, name: str) -> None:
+        """Send requests to an upstream again. Raises ``NotFound``."""
+
+    async def test(self, name: str) -> Tried:
+        """Ask an upstream for its models now. Raises ``NotFound``."""
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the Studio is made of. ``root`` is the path prefix that a gateway in front strips off.
 
-    ``gallery`` shows every part in every state, for those who work on the Studio.
+    ``neighbourhood`` says whom an address stands for when attempts to sign in are counted, ``uploads`` bounds how many
+    files a resource sends at the same time. ``gallery`` shows every part in every state, for those who work on it.
     """
 
     files: FileService
@@ -93,6 +132,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     problem: Callable[[], Awaitable[str | None]]
     callers: Callers
     operations: Operations
+    machinery: Machinery
+    usage: UsageService
+    uploads: Running
+    neighbourhood: Callable[[str], str]
     clock: Clock
     entropy: Entropy
     root: str = ""

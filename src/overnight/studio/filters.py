@@ -20,7 +20,8 @@ QUALIFIERS = ("status:", "model:", "endpoint:", "file:", "meta.KEY:", "created:>
 _MOST_CHARS = 500
 _META = "meta."
 _CREATED = re.compile(r"(?P<sign>[<>]=?)(?P<day>\d{4}-\d{2}-\d{2})(?:T(?P<time>\d{2}:\d{2})Z?)?")
-_UNENDED = tuple(Condition("status", "ne", status) for status in sorted(TERMINAL))
+UNENDED = tuple(Condition("status", "ne", status) for status in sorted(TERMINAL))
+ENDED = tuple(Condition("status", "ne", status) for status in sorted(set(BatchStatus) - TERMINAL))
 _SIGNS = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
 
 
@@ -32,6 +33,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...] = ()
     attention: bool = False
     problem: str = ""
+    active_first: bool = False
 
     def matches(self, batch: Batch) -> bool:
         """Say whether a batch is wanted, as far as the store has not looked already."""
@@ -42,9 +44,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def parse(text: str, view: str = "all") -> Filter:
+def parse(text: str, view: str = "all", *, active_first: bool = False) -> Filter:
     """Read a filter; what cannot be understood is told, never an error. ``view`` is active, attention or all."""
-    conditions: list[Condition] = list(_UNENDED) if view == "active" else []
+    conditions: list[Condition] = list(UNENDED) if view == "active" else []
     wanted: list[tuple[str, str]] = []
     words: list[str] = []
     unknown: list[str] = []
@@ -68,6 +70,7 @@ def parse(text: str, view: str = "all") -> Filter:
         words=tuple(words),
         attention=view == "attention",
         problem=_complain(unknown),
+        active_first=active_first,
     )
 
 

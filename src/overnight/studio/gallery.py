@@ -11,7 +11,7 @@ from overnight.domain.ids import BatchId, FileId, ResourceId
 from overnight.domain.places import State
 from overnight.ports.upstream import UpstreamHealth
 from overnight.services.requests import FailureGroup
-from overnight.studio import excerpt, looking, view_models
+from overnight.studio import dashboard, excerpt, looking, view_models
 from overnight.studio.inside import Inside, inside_of
 from overnight.studio.view_models import NO_PACE, Pace
 
@@ -105,12 +105,12 @@ def _inside(batch: Batch) -> Inside:
     return inside_of(groups if batch.failed else (), (), batch, "#")
 
 
-def upstreams() -> tuple[looking.UpstreamRow, ...]:
+def upstreams() -> tuple[dashboard.UpstreamRow, ...]:
     """Give an upstream that does well, and one that does not answer."""
     well = UpstreamHealth(name=UpstreamName("vllm-1"), url="http://10.0.0.7:8000/v1", in_flight=64, limit=96)
     down = UpstreamHealth(name=UpstreamName("vllm-2"), url="http://10.0.0.8:8000/v1", problem="connection refused")
     return tuple(
-        looking.upstream_row(number, health, ("qwen3-32b", "an-embedding-model"), may_operate=True)
+        dashboard.upstream_row(number, health, ("qwen3-32b", "an-embedding-model"), may_operate=True)
         for number, health in enumerate((well, down))
     )
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.batch import TERMINAL, Batch, BatchStatus
+from overnight.domain.batch import Batch, BatchStatus
+from overnight.domain.cap import Period, days_of
 from overnight.domain.errors import Conflict
 from overnight.domain.ids import BatchId
-from overnight.domain.listing import BatchQuery, Condition
-from overnight.studio import view_models
+from overnight.domain.listing import BatchQuery
+from overnight.services.usage import UsageQuery
+from overnight.studio import dashboard, view_models
+from overnight.studio.filters import ENDED, UNENDED
 from overnight.studio.inside import NEWEST, Inside, inside_of, list_of
 from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overnight.domain.ids import ResourceId
-    from overnight.ports.upstream import UpstreamHealth
     from overnight.studio.context import Parts
+    from overnight.studio.dashboard import Allowance, UpstreamRow
     from overnight.studio.filters import Filter
     from overnight.studio.inside import RequestList, Wanted
 
@@ -75,22 +78,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
-class UpstreamRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An upstream and how it does; ``url`` is empty for whoever need not know it."""
-
-    id: str
-    name: str
-    url: str
-    word: str
-    tone: str
-    icon: str
-    problem: str
-    models: tuple[str, ...]
-    in_flight: str
-    limit: str
-    share: int
-
-
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """What needs whoever looks, and whether all is well."""
 
@@ -121,20 +108,25 @@ class Looking:
     async def batches(self, resource: ResourceId, wanted: Filter, after: str | None) -> BatchList:
         """Give a page of the batches that are wanted, newest first. Raises ``InvalidRequest`` for its cursor."""
         rows: list[BatchRow] = []
+        if wanted.active_first and after is None:
+            query = BatchQuery(limit=PAGE, conditions=(*wanted.conditions, *UNENDED))
+            active = await self._parts.batches.page(resource, query)
+            rows.extend(self._row(batch) for batch in active.items if wanted.matches(batch))
+        full, others = len(rows) + PAGE, (*wanted.conditions, *(ENDED if wanted.active_first else ()))
         scanned, more = 0, True
         cursor = after
-        while more and len(rows) < PAGE and scanned < _SCANNED:
-            query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=wanted.conditions)
+        while more and len(rows) < full and scanned < _SCANNED:
+            query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=others)
             page = await self._parts.batches.page(resource, query)
             more = page.has_more
             for batch in page.items:
                 scanned, cursor = scanned + 1, batch.id
                 if wanted.matches(batch):
                     rows.append(self._row(batch))
-                if len(rows) == PAGE:
+                if len(rows) == full:
                     more = more or batch is not page.items[-1]
                     break
-        stopped = more and len(rows) < PAGE
+        stopped = more and len(rows) < full
         bound = f"Looked at {scanned:,} batches so far; go on to look at older ones." if stopped else ""
         return BatchList(rows=tuple(rows), after=cursor if more else None, bound=bound)
 
@@ -172,8 +164,7 @@ class Looking:
         """Give what the first page shows."""
         now = self._parts.clock.now()
         recent = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED))
-        unended = tuple(Condition("status", "ne", status) for status in sorted(TERMINAL))
-        active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=unended))
+        active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=UNENDED))
         rows = [self._row(batch) for batch in active.items]
         return Overview(
             cards=_cards(recent.items, active.items, self._parts.root, now, more=active.has_more),
@@ -191,10 +182,23 @@ class Looking:
         for deployment in deployments:
             for name in deployment.upstreams:
                 served.setdefault(name, []).append(deployment.name)
+        activity = self._parts.machinery.activity()
         return tuple(
-            upstream_row(number, health, tuple(served.get(health.name, ())), may_operate=may_operate)
+            dashboard.upstream_row(
+                number,
+                health,
+                tuple(served.get(health.name, ())),
+                activity.get(health.name),
+                may_operate=may_operate,
+            )
             for number, health in enumerate(self._parts.health())
         )
+
+    async def allowance(self, resource: ResourceId) -> Allowance:
+        """Give what a resource may still use, and what it used today and this month."""
+        days = days_of(Period.MONTH, self._parts.clock.now())
+        report = await self._parts.usage.report(resource, UsageQuery(first=days.first, last=days.last))
+        return dashboard.allowance(await self._parts.quotas.states(resource), report)
 
     def _row(self, batch: Batch) -> BatchRow:
         now = self._parts.clock.now()
@@ -213,7 +217,8 @@ class Looking:
         if deployment is None:
             return f"No upstream serves {name} now" if name else None
         health = {state.name: state for state in self._parts.health()}
-        problems = [health[upstream].problem for upstream in deployment.upstreams if upstream in health]
+        states = [health[upstream] for upstream in deployment.upstreams if upstream in health]
+        problems = ["it is paused" if state.paused else state.problem for state in states]
         if problems and all(problems):
             return f"No upstream serves {name} now: {problems[0]}"
         return None
@@ -306,21 +311,3 @@ def _events(batches: Sequence[Batch], now: float, root: str) -> tuple[Event, ...
                 found.append((at, event))
     found.sort(key=lambda each: each[0])
     return tuple(event for _, event in reversed(found[-10:]))
-
-
-def upstream_row(number: int, health: UpstreamHealth, models: tuple[str, ...], *, may_operate: bool) -> UpstreamRow:
-    """Show an upstream; where it is, is for operators."""
-    well = health.problem is None
-    return UpstreamRow(
-        id=f"upstream-{number}",
-        name=health.name,
-        url=health.url if may_operate else "",
-        word="Answers" if well else "Left alone",
-        tone="success" if well else "danger",
-        icon="✓" if well else "✕",
-        problem=health.problem or "",
-        models=models,
-        in_flight=f"{health.in_flight:,}",
-        limit=f"{health.limit:,}",
-        share=min(100, health.in_flight * 100 // health.limit) if health.limit else 0,
-    )

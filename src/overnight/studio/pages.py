@@ -14,14 +14,15 @@ from overnight.domain.errors import NotFound
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId
 from overnight.services.files import FileQuery
-from overnight.studio import checking, excerpt, filters, gallery, recipes, view_models
+from overnight.services.traffic import Span
+from overnight.studio import checking, dashboard, excerpt, filters, gallery, recipes, view_models
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from overnight.domain.file import File
-    from overnight.studio.context import Parts
+    from overnight.studio.context import Parts, Tried
     from overnight.studio.looking import Looking
     from overnight.studio.session import Sessions, Visitor
     from overnight.studio.templating import Templates
@@ -94,18 +95,35 @@ class Pages:
         visitor = await self._sessions.visitor(request)
         caller = visitor.caller
         overview = await self._looking.overview(caller.resource, may_operate=caller.may_operate)
-        shell = shell_for(visitor, "Overview", "overview", "overview")
-        return await self.frame.page(request, "overview.html", shell, overview=overview, server=server_url(request))
+        return await self.frame.page(
+            request,
+            "overview.html",
+            shell_for(visitor, "Overview", "overview", "overview", "allowance"),
+            overview=overview,
+            allowance=await self._looking.allowance(caller.resource),
+            span=_span(request),
+            spans=dashboard.SPANS,
+            whose="the whole service" if caller.may_operate else caller.resource,
+            server=server_url(request),
+        )
+
+    async def traffic(self, request: Request) -> Response:
+        caller = (await self._sessions.visitor(request)).caller
+        # What others have done is for whoever runs the service.
+        points = self._parts.machinery.points(_span(request), None if caller.may_operate else caller.resource)
+        chart = dashboard.chart(points, self._parts.clock.now())
+        return Response(msgspec.json.encode(chart), media_type="application/json")
 
     async def batches(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
         text, view = request.query_params.get("q", ""), request.query_params.get("view", "all")
         after = request.query_params.get("after")
-        wanted = filters.parse(text, view)
+        first = request.query_params.get("first") == "active"
+        wanted = filters.parse(text, view, active_first=first)
         found = await self._looking.batches(visitor.caller.resource, wanted, after)
         first_page = after is None
         topics = ["batches"] if first_page else [f"row:{row.id}" for row in found.rows if row.active][:16]
-        older = {"q": text, "view": view, "after": found.after or ""}
+        older = {"q": text, "view": view, "after": found.after or "", "first": "active" if first else ""}
         return await self.frame.page(
             request,
             "batches.html",
@@ -115,8 +133,9 @@ class Pages:
             view=view,
             views=_VIEWS,
             problem=wanted.problem,
-            filtered=bool(text or view != "all"),
+            filtered=bool(text or view != "all" or first),
             first_page=first_page,
+            first=first,
             older=urlencode({name: value for name, value in older.items() if value and value != "all"}),
             server=server_url(request),
             qualifiers=filters.QUALIFIERS,
@@ -250,10 +269,16 @@ class Pages:
         return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
 
     async def upstreams(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
+        return await self.upstreams_page(request, await self._sessions.visitor(request))
+
+    async def upstreams_page(self, request: Request, visitor: Visitor, tried: Tried | None = None) -> Response:
+        """Show the upstreams, and what came of asking one of them."""
         rows = self._looking.upstreams(may_operate=visitor.caller.may_operate)
         shell = shell_for(visitor, "Upstreams", "upstreams", "upstreams")
-        return await self.frame.page(request, "upstreams.html", shell, rows=rows)
+        operator, took = visitor.caller.may_operate, dashboard.took(tried.seconds if tried else None)
+        return await self.frame.page(
+            request, "upstreams.html", shell, rows=rows, operator=operator, tried=tried, took=took
+        )
 
     async def system(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
@@ -284,6 +309,11 @@ class Pages:
             tones=gallery.tones(),
             server=server_url(request),
         )
+
+
+def _span(request: Request) -> Span:
+    wanted = request.query_params.get("span", "")
+    return Span(wanted) if wanted in set(Span) else Span.HOUR
 
 
 def server_url(request: Request) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overnight.studio.session import Visitor
     from overnight.studio.templating import Templates
 
-_PLAIN = frozenset({"overview", "batches", "upstreams"})
+_PLAIN = frozenset({"overview", "batches", "upstreams", "allowance"})
 _OF_A_BATCH = ("batch:", "inside:", "row:")
 
 
@@ -41,9 +41,13 @@ class LiveParts:
             case "upstreams":
                 rows = self._looking.upstreams(may_operate=topic.may_operate)
                 return {"upstream-list": self._templates.render("parts/upstream_list.html", rows=rows)}
+            case "allowance":
+                allowance = await self._looking.allowance(topic.resource)
+                return {"allowance": self._templates.render("parts/allowance.html", allowance=allowance)}
         overview = await self._looking.overview(topic.resource, may_operate=topic.may_operate)
         names = ("cards", "active", "strip", "events")
-        return {name: self._templates.render(f"parts/{name}.html", overview=overview) for name in names}
+        parts = {name: self._templates.render(f"parts/{name}.html", overview=overview) for name in names}
+        return parts if overview.empty else {**parts, "start": '<div id="start"></div>'}
 
     async def _batch(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
         _, detail = await self._looking.batch(topic.resource, batch_id)
@@ -61,11 +65,11 @@ class LiveParts:
             row = await self._looking.row(topic.resource, batch_id)
         except NotFound:
             return {}
-        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row)}
+        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True)}
 
     async def _rows(self, topic: Topic) -> Mapping[str, str]:
         rows = await self._looking.newest(topic.resource)
-        parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row) for row in rows}
+        parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True) for row in rows}
         parts["newest"] = self._templates.render("parts/newest.html", ids=[row.id for row in rows])
         return parts
 

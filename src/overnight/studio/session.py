@@ -42,6 +42,11 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
         if not self.caller.may_submit:
             raise Forbidden(READ_ONLY, code="forbidden")
 
+    def must_operate(self) -> None:
+        """Refuse what concerns everybody to whoever does not run the service. Raises ``Forbidden``."""
+        if not self.caller.may_operate:
+            raise Forbidden("Upstreams are switched with a key of the scope 'admin'.", code="forbidden")
+
 
 READ_ONLY = "This key may only read. Sign in with a key that has the scope 'submit' to change something."
 

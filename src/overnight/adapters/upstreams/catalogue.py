@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import structlog
 
 from overnight.adapters.upstreams.http import UpstreamProblem
 from overnight.domain.deployment import Deployment, UpstreamName
+from overnight.domain.errors import NotFound
 from overnight.ports.upstream import Known, UpstreamHealth
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from overnight.ports.clock import Clock
 
@@ -33,6 +36,15 @@ class ModelSource(Protocol):
 
     async def models(self) -> list[str]:
         """Ask which models there are. Raises ``UpstreamProblem``."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of asking an upstream for its models: ``problem`` is ``None`` if it told them."""
+
+    url: str
+    problem: str | None
+    seconds: float
+    models: Sequence[str]
 
 
 class Catalogue:
@@ -86,6 +98,20 @@ class Catalogue:
             self._problems[source.name] = str(problem)
         else:
             self._problems[source.name] = None
+
+    async def ask(self, name: str) -> Asked:
+        """Ask an upstream for its models now. Raises ``NotFound``."""
+        source = self._sources.get(UpstreamName(name))
+        if source is None:
+            raise NotFound(f"No upstream found with name '{name}'.", param="upstream")
+        began = self._clock.ticks()
+        await self._ask(source)
+        return Asked(
+            url=f"{source.url}/models",
+            problem=self._problems[source.name],
+            seconds=self._clock.ticks() - began,
+            models=self._models.get(source.name, ()),
+        )
 
     def _discovered(self) -> list[Deployment]:
         found: dict[str, Deployment] = {}

@@ -1,110 +1,122 @@
-// The throughput chart of a batch: lines on a canvas, with a sentence and a table that say the same.
-const figure = document.getElementById("throughput");
-const EVERY = 2000;
+// Charts of rates: lines on canvases that share a cursor, with a sentence and a table that say the same.
 const SHOWN = 20;
-let plot = null;
+const DAY = 86400;
+const NAMES = { done: "done", failed: "failed", tokens_in: "tokens in", tokens_out: "tokens out" };
+const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1, notation: "compact" });
 
-function clock(time) {
-  return new Date(time * 1000).toLocaleTimeString();
+function colour(figure, name) {
+  const probe = document.createElement("span");
+  probe.className = `series-${name.replace("_", "-")}`;
+  probe.hidden = true;
+  figure.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
 }
 
-function colour(name) {
-  return getComputedStyle(probe(name)).color;
-}
-
-function probe(name) {
-  const element = document.createElement("span");
-  element.className = `series-${name}`;
-  element.hidden = true;
-  figure.append(element);
-  setTimeout(() => element.remove());
-  return element;
-}
-
-function options(width) {
-  const axis = { stroke: colour("text"), grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-  return {
-    width,
-    height: 176,
-    cursor: { y: false },
-    legend: { show: false },
-    scales: {
-      x: { range: (_, first, last) => [Math.min(first, last - 60), last] },
-      y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] },
-    },
-    axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90 }, { ...axis, size: 44 }],
-    series: [
-      {},
-      { label: "done a second", stroke: colour("done"), width: 2, points: { show: false } },
-      { label: "failed a second", stroke: colour("failed"), width: 2, dash: [5, 4], points: { show: false } },
-    ],
-  };
-}
-
-function draw(data) {
-  const place = figure.querySelector("[data-plot]");
-  if (data.times.length < 2) return;
-  const series = [data.times, data.done, data.failed];
-  if (plot) {
-    plot.setData(series);
-  } else {
-    plot = new uPlot(options(place.clientWidth), series, place);
-    const canvas = place.querySelector("canvas");
-    canvas.setAttribute("role", "img");
-    canvas.tabIndex = 0;
-    canvas.addEventListener("keydown", (event) => step(event));
-    new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: 176 })).observe(place);
-  }
-  place.querySelector("canvas").setAttribute("aria-label", data.summary);
-  const summary = figure.querySelector("[data-summary]");
-  if (summary.textContent !== data.summary) summary.textContent = data.summary;
-  fill(data);
-}
-
-function step(event) {
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!by) return;
-  event.preventDefault();
-  const [times, done, failed] = plot.data;
-  const at = Math.min(times.length - 1, Math.max(0, (plot.cursor.idx ?? times.length) + by));
-  plot.setCursor({ left: plot.valToPos(times[at], "x"), top: 0 });
-  const when = clock(times[at]);
-  document.getElementById("announcer").textContent = `${when}: ${done[at]} done, ${failed[at]} failed a second`;
-}
-
-function fill(data) {
-  const body = figure.querySelector("[data-table]");
-  const from = Math.max(0, data.times.length - SHOWN);
-  const rows = data.times.slice(from).map((time, place) => {
-    const row = document.createElement("tr");
-    const values = [clock(time), data.done[from + place], data.failed[from + place]];
-    values.forEach((value, column) => {
-      const cell = document.createElement("td");
-      cell.textContent = value;
-      if (column) cell.className = "num";
-      row.append(cell);
-    });
-    return row;
+function begin(figure) {
+  const places = [...figure.querySelectorAll("[data-plot]")].map((place) => {
+    return { place, names: (place.dataset.plot || "done failed").split(" "), plot: null };
   });
-  body.replaceChildren(...rows.reverse());
-}
+  const columns = places.flatMap(({ names }) => names);
+  const every = Number(figure.dataset.every || 2000);
+  let data = null;
 
-async function refresh() {
-  if (document.hidden) return;
-  try {
-    const response = await fetch(figure.dataset.source);
-    if (response.ok) draw(await response.json());
-  } catch {
-    // The page says already that the service does not answer; the chart keeps what it has.
+  function clock(time) {
+    const at = new Date(time * 1000);
+    const day = data.length > DAY ? { weekday: "short", hour: "2-digit", minute: "2-digit" } : {};
+    return data.length > DAY ? at.toLocaleString(undefined, day) : at.toLocaleTimeString();
   }
+
+  function options(place, names) {
+    const axis = { stroke: colour(figure, "text"), grid: { stroke: colour(figure, "grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
+    return {
+      width: place.clientWidth,
+      height: 148,
+      cursor: { y: false, sync: { key: figure.id } },
+      legend: { show: false },
+      scales: {
+        x: { range: (_, first, last) => (data.length ? [data.end - data.length, data.end] : [Math.min(first, last - 60), last]) },
+        y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] },
+      },
+      axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90, size: 28 }, { ...axis, values: (_, all) => all.map((each) => number.format(each)), size: 48 }],
+      series: [{}, ...names.map((name, order) => {
+        return { label: NAMES[name], stroke: colour(figure, name), width: 2, dash: order ? [5, 4] : undefined, points: { show: false } };
+      })],
+    };
+  }
+
+  function draw() {
+    if (data.times.length < 2) return;
+    for (const each of places) {
+      const series = [data.times, ...each.names.map((name) => data[name])];
+      if (each.plot) {
+        each.plot.setData(series);
+        continue;
+      }
+      const made = (each.plot = new uPlot(options(each.place, each.names), series, each.place));
+      const canvas = each.place.querySelector("canvas");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", each.place.dataset.label || "Requests a second");
+      canvas.tabIndex = 0;
+      canvas.addEventListener("keydown", (event) => step(event, each));
+      new ResizeObserver(() => made === each.plot && made.setSize({ width: each.place.clientWidth, height: 148 })).observe(each.place);
+    }
+  }
+
+  function step(event, { plot, names }) {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const { times } = data;
+    const at = Math.min(times.length - 1, Math.max(0, (plot.cursor.idx ?? times.length) + by));
+    plot.setCursor({ left: plot.valToPos(times[at], "x"), top: 0 });
+    const words = names.map((name) => `${data[name][at]} ${NAMES[name]}`);
+    document.getElementById("announcer").textContent = `${clock(times[at])}: ${words.join(", ")} a second`;
+  }
+
+  function fill() {
+    const from = Math.max(0, data.times.length - SHOWN);
+    const rows = data.times.slice(from).map((time, place) => {
+      const row = document.createElement("tr");
+      const values = [clock(time), ...columns.map((name) => data[name][from + place])];
+      values.forEach((value, column) => {
+        const cell = document.createElement("td");
+        cell.textContent = value;
+        if (column) cell.className = "num";
+        row.append(cell);
+      });
+      return row;
+    });
+    figure.querySelector("[data-table]").replaceChildren(...rows.reverse());
+  }
+
+  async function refresh() {
+    if (document.hidden) return;
+    try {
+      const response = await fetch(figure.dataset.source);
+      if (!response.ok) return;
+      data = await response.json();
+    } catch {
+      // The page says already that the service does not answer; the chart keeps what it has.
+      return;
+    }
+    const summary = figure.querySelector("[data-summary]");
+    if (summary.textContent !== data.summary) summary.textContent = data.summary;
+    draw();
+    fill();
+  }
+
+  refresh();
+  setInterval(refresh, every);
+  function again() {
+    for (const each of places) {
+      each.plot?.destroy();
+      each.plot = null;
+    }
+    refresh();
+  }
+  new MutationObserver(again).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 }
 
-if (figure) {
-  refresh();
-  setInterval(refresh, EVERY);
-  new MutationObserver(() => {
-    plot?.destroy();
-    plot = null;
-    refresh();
-  }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-}
+document.querySelectorAll("figure[data-source]").forEach(begin);

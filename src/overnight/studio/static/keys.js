@@ -15,6 +15,15 @@ document.addEventListener("change", (event) => {
   if (event.target.id === "keys-switch") localStorage.setItem("overnight-keys", event.target.checked ? "on" : "off");
 });
 
+// How many rows are ticked; what can be done with them is shown by the style sheet.
+function countChosen() {
+  const chosen = document.querySelector("[data-chosen]");
+  if (chosen) chosen.textContent = `${document.querySelectorAll(".pick input:checked").length} chosen`;
+}
+
+document.addEventListener("change", countChosen);
+countChosen();
+
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   if (copy) {
@@ -53,6 +62,7 @@ function move(step) {
 const ACTIONS = {
   j: () => move(1),
   k: () => move(-1),
+  x: () => document.activeElement.closest("tr")?.querySelector(".pick input")?.click(),
   r: () => document.getElementById("live-switch")?.click(),
   t: () => setTheme(THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length]),
   "/": () => document.querySelector("[data-filter]")?.focus(),

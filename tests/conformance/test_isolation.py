@@ -28,7 +28,7 @@ ADMIN = "Admin"
 ALIAS = "Azure deployments"
 WALKED: Mapping[str, Prefix] = {**TAGS, ALIAS: DEPLOYMENTS}
 # Nobody owns these: every resource sees the same models, and a custom_id means something within its batch only.
-SHARED = {"model", "deployment", "custom_id"}
+SHARED = {"model", "deployment", "custom_id", "period", "measure"}
 CURSORS = {
     "/batches": "batch_id",
     "/files": "file_id",
@@ -36,6 +36,10 @@ CURSORS = {
     "/deliveries": "webhook_endpoint_id",
     "/resources": "resource_id",
     "/keys": "key_id",
+    # Their cursors begin with a resource.
+    "/quotas": "resource_id",
+    "/caps": "resource_id",
+    "/usage": "resource_id",
 }
 MASKS = (
     (re.compile(rb'("(?:created|expires|cancelling)_at"): ?\d+'), rb"\1:TIME"),

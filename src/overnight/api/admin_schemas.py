@@ -20,6 +20,17 @@ class CreateResourceBody(Taken):
     """``POST /admin/resources``."""
 
     name: str = Field(description="Up to 80 letters, digits, `.`, `_` and `-`, a letter or digit first.")
+    offer: str | None = Field(
+        default=None,
+        description="The offer by which presets of quotas apply: `enterprise`, `default`, `credit-card`, `msdn` or"
+        " `free`; none if left out.",
+    )
+
+
+class UpdateResourceBody(Taken):
+    """``POST /admin/resources/{resource_id}``."""
+
+    offer: str | None = Field(description="The offer by which presets of quotas apply; null: none.")
 
 
 class CreateKeyBody(Taken):

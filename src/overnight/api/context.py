@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from overnight.services.files import FileService
     from overnight.services.gate import Gate
     from overnight.services.keys import KeyService
-    from overnight.services.quotas import QuotaService
+    from overnight.services.quotas import QuotaAdmin, QuotaService
     from overnight.services.requests import RequestService
     from overnight.services.retry import RetryService
     from overnight.services.uploads import UploadService
@@ -57,6 +57,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]
     quotas: QuotaService
+    quota_admin: QuotaAdmin
     gate: Gate
 
 

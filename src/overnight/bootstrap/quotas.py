@@ -33,10 +33,11 @@ T = TypeVar("T")
 
 
 class QuotaWiring(msgspec.Struct, frozen=True, kw_only=True):
-    """What of quotas the dispatcher works with, and what the creation of batches asks."""
+    """What of quotas the dispatcher, the creation of batches and the admin API work with."""
 
     parts: QuotaParts
     gate: Gate
+    admin: QuotaAdmin
 
 
 def open_quotas(
@@ -57,7 +58,8 @@ def open_quotas(
     early = Inputs(blobs, quick, WorkerThreads(), counters, entropy)
     gate = Gate(service, SqlFiles(database), early, deployments, clock)
     parts = QuotaParts(service=service, inputs=Inputs(blobs, offload, offload, counters, entropy))
-    return QuotaWiring(parts=parts, gate=gate)
+    admin = QuotaAdmin(SqlQuotas(database), SqlKeys(database), clock)
+    return QuotaWiring(parts=parts, gate=gate, admin=admin)
 
 
 def with_quotas(settings: Settings, work: Callable[[QuotaAdmin], Awaitable[T]]) -> T:

@@ -217,6 +217,7 @@ def _services(
         health=lambda: base.router.health(base.catalogue.health()),
         troubles=base.troubles.known,
         quotas=quotas.parts.service,
+        quota_admin=quotas.admin,
         gate=quotas.gate,
     )
 

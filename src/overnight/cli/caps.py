@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 import click
@@ -130,25 +129,15 @@ def _require_resource(settings: Settings, name: str) -> None:
 
     known = {"default"} | {each.name for each in bootstrap.with_keys(settings, lambda service: service.resources())}
     if name not in known:
-        hint = f"`overnight resources create {name}` makes it, also where a key file names it"
+        hint = f"`overnight resources create {name}` makes it; those of a key file are made when the service starts"
         raise CliError(f"there is no resource `{name}`", hint, ExitCode.USAGE)
 
 
 def _amount(said: str, measure: Measure) -> int:
-    from overnight.domain.cap import Measure
-    from overnight.domain.price import micros
+    from overnight.domain.cap import Measure, parse_amount
 
     try:
-        if measure is Measure.SPEND:
-            return _within(micros(Decimal(said)))
-        return _within(int(said.replace(",", "").replace("_", "")))
-    except (InvalidOperation, ValueError) as error:
+        return parse_amount(said, measure)
+    except ValueError as error:
         what = "a number of tokens" if measure is Measure.TOKENS else "an amount with at most 6 decimal places"
         raise click.BadParameter(f"`{said}` is not {what}", param_hint=f"'--{measure}'") from error
-
-
-def _within(amount: int) -> int:
-    # What the database can hold.
-    if not 0 <= amount < 2**63:
-        raise ValueError
-    return amount

@@ -39,7 +39,10 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands; those named in `lazy` are imported when they are used."""
+    """A group of commands; those named in `lazy` are imported when they are used.
+
+    Called without a command, it runs the one named in `alone`, or shows its help.
+    """
 
     command_class = Command
 
@@ -50,11 +53,13 @@ class Group(click.Group):
         panels: Mapping[str, Sequence[str]] | None = None,
         examples: Sequence[str] = (),
         details: str = "",
+        alone: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - handed on to click
     ) -> None:
         super().__init__(*args, **{"invoke_without_command": True, **kwargs})
         self.lazy = dict(lazy or {})
         self.panels = panels
+        self.alone = alone
         self.help = _without_full_stop(self.help)
         self.examples = tuple(examples)
         self.details = details
@@ -84,12 +89,19 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         if not ctx.args and not ctx._protected_args:  # noqa: SLF001 - click has no public name for it
-            click.echo(ctx.get_help(), color=ctx.color)
-            return ExitCode.OK
+            return self._invoke_alone(ctx)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise ReaderGone from None
+
+    def _invoke_alone(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        command = None if self.alone is None else self.get_command(ctx, self.alone)
+        if command is None:
+            click.echo(ctx.get_help(), color=ctx.color)
+            return ExitCode.OK
+        with command.make_context(self.alone, [], parent=ctx) as inner:
+            return command.invoke(inner)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_help(self, ctx, formatter)

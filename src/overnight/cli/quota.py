@@ -92,12 +92,13 @@ OWN: Shape[Own] = Shape(
 @click.group(
     cls=Group,
     examples=(
-        "overnight quota list",
+        "overnight quota",
         "overnight quota set search gpt-4o 2000000",
         "overnight quota own",
     ),
+    alone="list",
     details="A quota bounds the prompt tokens of unfinished requests that a resource has in running batches of one "
-    "deployment.",
+    "deployment. Without a command it lists them, as `overnight quota list` does.",
 )
 def quota() -> None:
     """Show how many tokens may still be enqueued, and set quotas."""

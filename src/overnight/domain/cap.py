@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 import msgspec
@@ -11,8 +12,11 @@ import msgspec
 from overnight.domain.accounting import Days, UsageTotal, day_of
 from overnight.domain.batch import Problem
 from overnight.domain.ids import ResourceId
-from overnight.domain.price import Prices, money
+from overnight.domain.price import Prices, micros, money
 from overnight.domain.result import BILLING_HARD_LIMIT
+
+# What the database can hold.
+_LARGEST = 2**63 - 1
 
 
 class Period(StrEnum):
@@ -62,6 +66,28 @@ def used(measure: Measure, totals: Iterable[UsageTotal], prices: Prices) -> int:
     if measure is Measure.TOKENS:
         return sum(total.usage.total_tokens for total in totals)
     return sum(prices.cost(total.deployment, total.usage) or 0 for total in totals)
+
+
+def parse_amount(text: str, measure: Measure) -> int:
+    """Read the amount of a cap: tokens, or money as a decimal number. Raises ``ValueError`` if it is neither."""
+    amount = int(text.replace(",", "").replace("_", "")) if measure is Measure.TOKENS else micros(_decimal(text))
+    if not 0 <= amount <= _LARGEST:
+        message = f"{amount} is out of range"
+        raise ValueError(message)
+    return amount
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        found = Decimal(text)
+    except InvalidOperation as error:
+        message = f"{text} is no number"
+        raise ValueError(message) from error
+    # Looked at before it is scaled: 1e999999 is short to write and long to compute with.
+    if not found.is_finite() or found > _LARGEST:
+        message = f"{text} is out of range"
+        raise ValueError(message)
+    return found
 
 
 def describe(cap: Cap, currency: str) -> str:

@@ -33,6 +33,9 @@ RETRY_SECONDS = 60
 
 CREATION_SECONDS = 3_600
 """The time over which created batches are counted."""
+ADMIN_PAGE, LARGEST_ADMIN_PAGE = 100, 1_000
+"""Entries on a page of the admin API, unless another number is asked for, and at most."""
+
 USAGE_DAYS = 366
 """The most days that one report of usage covers."""
 USAGE_ROWS = 10_000

@@ -107,6 +107,15 @@ class KeyService:
             raise _no_resource(name)
         return self._listed(found)
 
+    async def limited(self, name: str) -> ResourceId:
+        """Give the id of a resource whose quotas, caps or usage are managed. Raises ``NotFound``.
+
+        The default resource has these before it has a key: calls without a key are its own.
+        """
+        if name == DEFAULT_RESOURCE:
+            await self._keys.add_resource(Resource(name=DEFAULT_RESOURCE, created_at=int(self._clock.now())))
+        return (await self.resource(name)).name
+
     async def resource_page(self, *, after: str | None, limit: int) -> Page[ListedResource]:
         """List resources, oldest first. Raises ``InvalidRequest`` for an unknown cursor."""
         page = await self._keys.resource_page(after=ResourceId(after) if after else None, limit=limit)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from overnight.domain.errors import InvalidRequest, NotFound
-from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
+from overnight.domain.ids import ADMIN_RESOURCE, DEFAULT_RESOURCE, ResourceId
 from overnight.domain.key import Resource
 from overnight.domain.limits import MIB
 from overnight.domain.quota import Limit, Offer, OverQuota, Own, Terms, limit_of
+from overnight.services.pages import page_of
 from overnight.services.tokens import EXACT_BYTES, count_file
 from overnight.services.validate import first_model
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from overnight.domain.deployment import Deployment
     from overnight.domain.file import File
-    from overnight.ports.batches import Batches
+    from overnight.ports.batches import Batches, Page
     from overnight.ports.blobs import Blobs
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.keys import Keys
@@ -134,12 +135,17 @@ class QuotaAdmin:
         """List the numbers that were set, of one resource or of all."""
         return [each for each in await self._quotas.own() if resource in {None, each.resource}]
 
+    async def own_page(self, resource: str | None, *, after: str | None, limit: int) -> Page[Own]:
+        """List them by pages; ``after`` is ``resource/deployment``. Raises ``InvalidRequest`` if that is unknown."""
+        found = await self.own(resource)
+        return page_of(found, lambda own: f"{own.resource}/{own.deployment}", kind="quota", after=after, limit=limit)
+
     async def put(self, resource: str, deployment: str, tokens: int | None) -> Own:
         """Set a number of a resource's own; ``None`` for no limit. Raises ``NotFound`` and ``InvalidRequest``."""
         if tokens is not None and tokens < 0:
             message = f"Invalid number of tokens: {tokens}. Give 0 or more."
             raise InvalidRequest(message, param="tokens", code="invalid_value")
-        await self._make_default(resource)
+        await self._require(resource)
         own = Own(resource=ResourceId(resource), deployment=deployment, tokens=tokens)
         if not await self._quotas.put(own):
             raise _no_resource(resource)
@@ -153,12 +159,14 @@ class QuotaAdmin:
 
     async def put_offer(self, resource: str, offer: Offer | None) -> Resource:
         """Put a resource on an offer, or on none. Raises ``NotFound``."""
-        await self._make_default(resource)
+        await self._require(resource)
         if not await self._quotas.put_offer(ResourceId(resource), offer):
             raise _no_resource(resource)
         return next(each for each in await self._keys.resources() if each.name == resource)
 
-    async def _make_default(self, resource: str) -> None:
+    async def _require(self, resource: str) -> None:
+        if resource == ADMIN_RESOURCE:
+            raise _no_resource(resource)
         if resource == DEFAULT_RESOURCE:
             await self._keys.add_resource(Resource(name=DEFAULT_RESOURCE, created_at=int(self._clock.now())))
 

@@ -11,6 +11,8 @@ from overnight.domain.cap import Cap, CapState, Measure, Period, days_of, proble
 from overnight.domain.errors import InvalidRequest
 from overnight.domain.limits import USAGE_ROWS
 from overnight.domain.price import Prices
+from overnight.ports.batches import Page
+from overnight.services.pages import page_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +49,30 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
 
 
+class TotalPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the sums of a range of days."""
+
+    days: Days
+    page: Page[PricedTotal]
+    currency: str
+
+
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What to tell of: days as they were written (YYYY-MM-DD), one deployment or all."""
 
     first: str | None = None
     last: str | None = None
     deployment: str | None = None
+
+
+def cap_id(cap: Cap) -> str:
+    """Name a cap among those of all resources."""
+    return f"{cap.resource}/{cap.period}/{cap.measure}"
+
+
+def total_id(priced: PricedTotal) -> str:
+    """Name a sum among those of some days."""
+    return f"{priced.total.resource}/{priced.total.deployment}"
 
 
 class UsageService:
@@ -94,12 +114,28 @@ class UsageService:
     async def totals(self, query: UsageQuery) -> Sequence[PricedTotal]:
         """Tell what each resource used of each deployment. Raises ``InvalidRequest``."""
         days = parse_days(query.first, query.last, self._clock.now())
-        totals = await self._books.totals(days, deployment=query.deployment)
+        return self._priced(await self._books.totals(days, deployment=query.deployment))
+
+    async def total_page(
+        self, query: UsageQuery, resource: ResourceId | None, *, after: str | None, limit: int
+    ) -> TotalPage:
+        """Tell the same page by page, of one resource or of all. Raises ``InvalidRequest``."""
+        days = parse_days(query.first, query.last, self._clock.now())
+        found = self._priced(await self._books.totals(days, resource=resource, deployment=query.deployment))
+        page = page_of(found, total_id, kind="total", after=after, limit=limit)
+        return TotalPage(days=days, page=page, currency=self._prices.currency)
+
+    def _priced(self, totals: Sequence[UsageTotal]) -> list[PricedTotal]:
         return [PricedTotal(total=total, cost=self._prices.cost(total.deployment, total.usage)) for total in totals]
 
     async def caps(self, resource: ResourceId | None = None) -> list[CapState]:
         """Tell how the caps of a resource, or of all, stand now."""
         return [await self._state(cap) for cap in await self._caps.all(resource)]
+
+    async def cap_page(self, resource: ResourceId | None, *, after: str | None, limit: int) -> Page[CapState]:
+        """Tell the same page by page. Raises ``InvalidRequest`` for an unknown cursor."""
+        page = page_of(await self._caps.all(resource), cap_id, kind="cap", after=after, limit=limit)
+        return Page([await self._state(cap) for cap in page.items], page.has_more)
 
     async def set_cap(self, cap: Cap) -> CapState:
         """Set a cap, and tell how it stands. Raises ``InvalidRequest`` for a cap on money where nothing has a price."""

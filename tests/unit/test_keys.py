@@ -341,3 +341,12 @@ async def test_a_use_that_cannot_be_written_waits_for_the_next_time(gate: Gate) 
     await gate.authenticator.note_use()
 
     assert [{created.key.id: NOW + 7, other.key.id: NOW}] == gate.store.written
+
+
+async def test_what_is_limited_must_be_there_but_for_the_default_resource(gate: Gate) -> None:
+    """Calls without a key are its own, before it has any."""
+    await gate.service.create_resource("team")
+
+    assert [await gate.service.limited("team"), await gate.service.limited(DEFAULT_RESOURCE)] == ["team", "default"]
+    with pytest.raises(NotFound):
+        await gate.service.limited("tame")

@@ -346,6 +346,20 @@ class TestQuotaAdmin:
         with pytest.raises(InvalidRequest):
             await desk.admin.put(MINE, "chat", -1)
 
+    async def test_numbers_are_listed_page_by_page(self, tmp_path: Path) -> None:
+        """And the resource of admin keys has none."""
+        desk = Desk(tmp_path)
+        await desk.resource()
+        numbers = [await desk.admin.put(MINE, name, 5) for name in ("chat", "other")]
+
+        first = await desk.admin.own_page(None, after=None, limit=1)
+        rest = await desk.admin.own_page(MINE, after=f"{MINE}/chat", limit=1)
+
+        assert numbers == [*first.items, *rest.items]
+        assert (first.has_more, rest.has_more) == (True, False)
+        with pytest.raises(NotFound):
+            await desk.admin.put("_admin", "chat", 5)
+
     async def test_a_resource_is_put_on_an_offer_and_off_it(self, tmp_path: Path) -> None:
         """The default resource is made by that."""
         desk = Desk(tmp_path)

@@ -24,7 +24,7 @@ from overnight.domain.accounting import (
     tally_of,
 )
 from overnight.domain.batch import Batch, BatchStatus, Expiry
-from overnight.domain.cap import Cap, CapState, Measure, Period, days_of, describe, problem_of, used
+from overnight.domain.cap import Cap, CapState, Measure, Period, days_of, describe, parse_amount, problem_of, used
 from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId
@@ -474,3 +474,63 @@ class TestEstimates:
         found = put_prices(count_file(path, Words()), Prices(currency="USD"))
 
         assert (found.cost, found.models[0].cost) == (None, None)
+
+
+class TestAmounts:
+    """The amount of a cap as people write it."""
+
+    @pytest.mark.parametrize(
+        ("text", "measure", "amount"),
+        [
+            ("1,000_000", Measure.TOKENS, 1_000_000),
+            ("0", Measure.TOKENS, 0),
+            ("2.5", Measure.SPEND, 2_500_000),
+        ],
+    )
+    def test_it_is_read(self, text: str, measure: Measure, amount: int) -> None:
+        assert amount == parse_amount(text, measure)
+
+    @pytest.mark.parametrize(
+        ("text", "measure"),
+        [
+            ("-1", Measure.TOKENS),
+            ("many", Measure.TOKENS),
+            ("9" * 30, Measure.TOKENS),
+            ("much", Measure.SPEND),
+            ("NaN", Measure.SPEND),
+            ("1e999999", Measure.SPEND),
+            ("-0.5", Measure.SPEND),
+        ],
+    )
+    def test_what_is_none_is_refused(self, text: str, measure: Measure) -> None:
+        with pytest.raises(ValueError, match=r"."):
+            parse_amount(text, measure)
+
+
+class TestPages:
+    """The same page by page, for operators."""
+
+    async def test_sums_follow_each_other(self, office: Office) -> None:
+        await office.use(10)
+        await office.use(5, deployment="free")
+        await office.use(99, resource=OTHERS)
+
+        first = await office.usage.total_page(UsageQuery(), None, after=None, limit=2)
+        rest = await office.usage.total_page(UsageQuery(), None, after=usage.total_id(first.page.items[-1]), limit=2)
+        mine = await office.usage.total_page(UsageQuery(), MINE, after=None, limit=9)
+
+        assert [usage.total_id(each) for each in first.page.items] == ["mine/free", "mine/m"]
+        assert [usage.total_id(each) for each in rest.page.items] == ["others/m"]
+        assert (first.page.has_more, rest.page.has_more, len(mine.page.items)) == (True, False, 2)
+        with pytest.raises(InvalidRequest):
+            await office.usage.total_page(UsageQuery(), None, after="nobody/m", limit=2)
+
+    async def test_caps_follow_each_other(self, office: Office) -> None:
+        await office.usage.set_cap(cap(30))
+        await office.usage.set_cap(cap(10, Period.MONTH))
+
+        first = await office.usage.cap_page(None, after=None, limit=1)
+        rest = await office.usage.cap_page(MINE, after=usage.cap_id(first.items[0].cap), limit=1)
+
+        assert [each.cap.amount for each in (*first.items, *rest.items)] == [30, 10]
+        assert (first.has_more, rest.has_more) == (True, False)

@@ -52,7 +52,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def normal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with states.stage(tmp_path_factory.mktemp("normal"), "--dev") as there:
+    folder = tmp_path_factory.mktemp("normal")
+    states.show_the_gallery(folder)
+    with states.stage(folder) as there:
         states.fill_normal(there)
         states.fill_hostile(there)
         yield there

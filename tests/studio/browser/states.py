@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,6 @@ CHAT = "/v1/chat/completions"
 # 100,000 take 45 seconds on two cores that others use too; for a page this many are no less.
 MANY = 20_000
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> \x1b[31mred\x1b[0m \u202egnp.exe\u202c {{ 7*7 }}"
-# Custom ids and names end up in addresses and files, where these are refused.
 HOSTILE_NAME = "<img src=x onerror=alert(3)> \u202egnp.jsonl"
 
 
@@ -68,6 +68,21 @@ def stage(folder: Path, *arguments: str) -> Iterator[Stage]:
             yield Stage(service, upstream, gate)
         finally:
             gate.open()
+
+
+def show_the_gallery(folder: Path) -> None:
+    """Have the service that will start in this folder show every part in every state."""
+    settings = folder / ".config" / "overnight" / "config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("dev = true\n")
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def said(*texts: str) -> bytes:

@@ -133,3 +133,14 @@ def test_sign_in_after_a_restart_leads_back_to_the_page(page: Page, tmp_path: Pa
 def sign_in(page: Page) -> None:
     page.locator("input[name=key]").fill("key-of-the-blue-team")
     page.get_by_role("button", name="Sign in").click()
+
+
+def test_page_of_a_batch_that_ended_is_loaded_once(page: Page, busy: Stage):
+    busy.run("ended", said("hello"))
+    loaded: list[str] = []
+    page.on("framenavigated", lambda frame: loaded.append(frame.url))
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['ended']}")
+    expect(page.locator("#batch-state")).to_contain_text("1 succeeded")
+    page.evaluate("new Promise((done) => setTimeout(done, 1000))")
+
+    assert len(loaded) == 1

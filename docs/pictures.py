@@ -35,7 +35,9 @@ REVIEWS = (
 
 def requests(name: str, count: int, model: str, *, endings: tuple[tuple[str, int], ...] = ()) -> bytes:
     """Write an input; so many of its last requests carry each ending, by which the upstream knows them."""
-    marks = [""] * (count - sum(number for _, number in endings)) + [mark for mark, each in endings for _ in range(each)]
+    marks = [""] * (count - sum(number for _, number in endings)) + [
+        mark for mark, each in endings for _ in range(each)
+    ]
     return b"".join(
         json.dumps(
             {

@@ -47,7 +47,6 @@ class Stage:
         self.batches[name] = self.api.create(self.files[name], metadata={"name": name})
 
 
-
 def scripted(gate: Gate) -> ScriptedUpstream:
     """Give a model server that refuses what says ``refuse``, and lets what says ``wait`` wait for the gate."""
 

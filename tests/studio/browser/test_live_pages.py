@@ -52,7 +52,7 @@ def test_numbers_change_while_focus_and_open_details_stay(page: Page, busy: Stag
     expect(page.locator("#throughput details")).to_have_attribute("open", "")
     gates[1].open()
     expect(page.locator("#batch-state")).to_contain_text("Completed")
-    expect(page).to_have_title("watched · Completed · overnight")
+    expect(page).to_have_title("Completed · watched · overnight")
 
 
 def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gates: tuple[Gate, Gate]):

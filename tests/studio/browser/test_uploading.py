@@ -65,7 +65,7 @@ def test_upload_that_is_refused_says_why_and_can_be_tried_again(
     (tmp_path / "good.jsonl").write_bytes(json.dumps(request("a", CHAT)).encode())
     page.goto(f"{busy.service.url}/studio/new")
     page.locator("#upload").set_input_files(tmp_path / "empty.jsonl")
-    expect(page.locator("#upload-error")).to_contain_text("empty")
+    expect(page.locator("#upload-error")).to_contain_text("Invalid file format")
     page.locator("#upload").set_input_files(tmp_path / "good.jsonl")
 
     expect(page).to_have_url(re.compile("file=file"))

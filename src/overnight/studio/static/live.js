@@ -7,6 +7,8 @@ let polling = 0;
 let paused = false;
 let lastNews = Date.now();
 let lastSaid = 0;
+let told = "";
+let underWay = false;
 const held = new Map();
 
 setInterval(showPulse, 1000);
@@ -126,12 +128,15 @@ function tellState() {
   const state = document.getElementById("batch-state");
   if (!state) return;
   if (document.title !== state.dataset.title) document.title = state.dataset.title;
-  const before = document.body.dataset.told;
-  document.body.dataset.told = state.dataset.state;
-  if (before === undefined || before === state.dataset.state) return;
-  say(state.dataset.state);
-  // Files, failures and actions are another now, and nothing will change any more.
-  if ("ended" in state.dataset && !document.querySelector("dialog[open]")) location.reload();
+  // Kept here and not in the page: a morph takes away attributes that the new part does not have.
+  if (told && told !== state.dataset.state) say(state.dataset.state);
+  told = state.dataset.state;
+  if (!("ended" in state.dataset)) underWay = true;
+  else if (underWay) {
+    underWay = false;
+    // Files, failures and actions are another now, and nothing will change any more.
+    if (!document.querySelector("dialog[open]")) location.reload();
+  }
 }
 
 function say(text) {

@@ -1,0 +1,146 @@
+"""Pages change while one works on them, and come back by themselves after the service was away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.studio.browser import states
+from tests.studio.browser.states import Stage, said
+from tests.support.watched import Troubles
+
+from overnight.testing.upstream import Gate, answer, by_text, held
+
+AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
+# htmx says on the console what it could not fetch.
+AWAY_IN_WORDS = ["Failed to fetch", "network error", "htmx"]
+
+
+@pytest.fixture
+def gates(busy: Stage) -> Iterator[tuple[Gate, Gate]]:
+    """What says ``first`` and what says ``second`` waits for these."""
+    before, first, second = busy.upstream.script, Gate(), Gate()
+    busy.upstream.script = by_text({"first": held(first), "second": held(second)}, answer())
+    yield first, second
+    first.open()
+    second.open()
+    busy.upstream.script = before
+
+
+@pytest.fixture
+def anchored(tmp_path: Path) -> Iterator[Stage]:
+    """A service that has the same port after each start."""
+    with states.stage(tmp_path, "--port", str(states.free_port())) as there:
+        yield there
+
+
+def test_numbers_change_while_focus_and_open_details_stay(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("watched", said(*["hello"] * 3, *["first"] * 4, *["second"] * 5))
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['watched']}")
+    done = page.locator("#batch-state .counts .done b")
+    expect(done).to_have_text("3")
+    page.locator("#throughput summary").click()
+    link = page.get_by_role("link", name="Duplicate")
+    link.focus()
+    page.evaluate("document.querySelector('#batch-state').dataset.mine = 'same'")
+    gates[0].open()
+
+    expect(done).to_have_text("7")
+    expect(link).to_be_focused()
+    expect(page.locator("#throughput details")).to_have_attribute("open", "")
+    gates[1].open()
+    expect(page.locator("#batch-state")).to_contain_text("Completed")
+    expect(page).to_have_title("Completed · watched · overnight")
+
+
+def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("row", said("hello", "first", "second"))
+    page.goto(f"{busy.service.url}/studio/batches")
+    row = page.locator(f"#row-{busy.batches['row']}")
+    expect(row).to_contain_text("1 of 3")
+    row.locator("a").first.focus()
+    row.evaluate("each => { each.mine = true; }")
+    gates[0].open()
+
+    expect(row).to_contain_text("2 of 3")
+    expect(row.locator("a").first).to_be_focused()
+    assert row.evaluate("each => each.mine") is True
+
+
+def test_new_batches_wait_behind_a_button(page: Page, busy: Stage):
+    busy.run("before", said("hello"))
+    page.goto(f"{busy.service.url}/studio/batches")
+    first = page.locator("table.batches tbody tr").first
+    expect(first).to_contain_text("before")
+    busy.run("after", said("hello"))
+
+    expect(page.locator("#fresh")).to_have_text("+1 new")
+    expect(first).to_contain_text("before")
+    page.locator("#fresh").click()
+    expect(first).to_contain_text("after")
+    expect(page.locator("#fresh")).to_be_hidden()
+
+
+def test_stream_rests_while_the_tab_is_hidden(page: Page, busy: Stage):
+    page.goto(f"{busy.service.url}/studio/batches")
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    with page.expect_event("requestfailed", lambda request: "/studio/events" in request.url):
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', { configurable: true, get: () => true });"
+            "document.dispatchEvent(new Event('visibilitychange'));"
+        )
+    with page.expect_request(lambda request: "/studio/events" in request.url):
+        page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'));")
+
+    expect(page.locator("#disconnected")).to_be_hidden()
+
+
+def test_page_goes_on_after_the_service_was_killed(page: Page, anchored: Stage, troubles: Troubles):
+    troubles.expected = AWAY + AWAY_IN_WORDS
+    anchored.start("survivor", said(*["hello"] * 3, "wait", "wait"))
+    page.goto(f"{anchored.service.url}/studio/batches/{anchored.batches['survivor']}")
+    done = page.locator("#batch-state .counts .done b")
+    expect(done).to_have_text("3")
+    anchored.service.kill()
+    expect(page.locator("#disconnected")).to_be_visible()
+    expect(done).to_have_text("3")
+    anchored.service.start()
+    expect(page.locator("#disconnected")).to_be_hidden(timeout=60_000)
+    anchored.gate.open()
+
+    expect(page.locator("#batch-state")).to_contain_text("5 succeeded", timeout=60_000)
+
+
+def test_sign_in_after_a_restart_leads_back_to_the_page(page: Page, tmp_path: Path, troubles: Troubles):
+    troubles.expected = [*AWAY, *AWAY_IN_WORDS, " 401", "status of 401"]
+    (tmp_path / "keys.txt").write_text("key-of-the-blue-team blue\n")
+    with states.stage(tmp_path, "--port", str(states.free_port()), "--keys-file", str(tmp_path / "keys.txt")) as there:
+        page.goto(f"{there.service.url}/studio/upstreams")
+        sign_in(page)
+        expect(page.locator("h1")).to_have_text("Upstreams")
+        there.service.stop()
+        there.service.start()
+        expect(page.locator("#disconnected-text")).to_contain_text("signed out", timeout=60_000)
+        page.reload()
+        sign_in(page)
+
+        expect(page).to_have_url(f"{there.service.url}/studio/upstreams")
+        expect(page.locator("#disconnected")).to_be_hidden()
+
+
+def sign_in(page: Page) -> None:
+    page.locator("input[name=key]").fill("key-of-the-blue-team")
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_page_of_a_batch_that_ended_is_loaded_once(page: Page, busy: Stage):
+    busy.run("ended", said("hello"))
+    loaded: list[str] = []
+    page.on("framenavigated", lambda frame: loaded.append(frame.url))
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['ended']}")
+    expect(page.locator("#batch-state")).to_contain_text("1 succeeded")
+    page.evaluate("new Promise((done) => setTimeout(done, 1000))")
+
+    assert len(loaded) == 1

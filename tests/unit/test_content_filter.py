@@ -379,6 +379,18 @@ def test_every_member_that_a_model_may_read_is_read(more: dict[str, object]) -> 
     assert "bad" in text
 
 
+@pytest.mark.parametrize("depth", [400, 700, 950, 5_000])
+@pytest.mark.parametrize("member", ["messages", "tools"])
+def test_nothing_is_nested_too_deeply(depth: int, member: str) -> None:
+    body = b'{"messages":[],"%s":%s"bad"%s}' % (member.encode(), b'[{"a":' * depth, b"}]" * depth)
+    try:
+        (text,) = prompts(CHAT, body)
+    except Unjudgeable:
+        return
+
+    assert "bad" in text
+
+
 def test_escapes_hide_nothing() -> None:
     tools = b'[{"function":{"description":"\\u0062ad"}}]'
 

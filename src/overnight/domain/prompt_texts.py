@@ -24,11 +24,11 @@ _SETTINGS = frozenset(
     repetition_penalty repeat_penalty length_penalty no_repeat_ngram_size logit_bias logprobs top_logprobs
     prompt_logprobs stop stop_token_ids ignore_eos include_stop_str_in_output skip_special_tokens
     spaces_between_special_tokens echo user metadata store service_tier safety_identifier prompt_cache_key
-    prompt_cache_retention cache_salt cache_prompt priority request_id parallel_tool_calls max_tool_calls tool_choice
-    modalities audio reasoning reasoning_effort include_reasoning thinking_token_budget verbosity include truncation
-    background add_generation_prompt continue_final_message add_special_tokens truncate_prompt_tokens
-    return_token_ids return_tokens_as_token_ids encoding_format dimensions
-    """.split()
+    prompt_cache_retention cache_salt cache_prompt priority request_id parallel_tool_calls max_tool_calls
+    tool_choice modalities audio reasoning reasoning_effort include_reasoning thinking_token_budget verbosity
+    include truncation background add_generation_prompt continue_final_message add_special_tokens
+    truncate_prompt_tokens return_token_ids return_tokens_as_token_ids encoding_format dimensions
+    """.split()  # noqa: SIM905 - shorter than one on each line
 )
 # Read as they stand, whatever is in them: names of members are part of the prompt, too.
 _WHOLE = ("tools", "functions", "function_call", "response_format", "text", "prediction", "web_search_options")
@@ -50,9 +50,9 @@ _AS_JSON = frozenset({"tool_calls", "function_call", "arguments", "output"})
 # Images, sounds and files are no texts.
 _MEDIA = frozenset(
     """
-    image_url image input_image image_embeds audio audio_url input_audio video video_url input_video
-    file file_data file_id file_url
-    """.split()
+    image_url image input_image image_embeds audio audio_url input_audio video video_url input_video file file_data
+    file_id file_url
+    """.split()  # noqa: SIM905 - shorter than one on each line
 )
 _LONGEST_NAME = 40
 
@@ -67,12 +67,16 @@ class Unjudgeable(ValueError):
 
 def prompts(endpoint: str, body: bytes) -> tuple[str, ...]:
     """Give the text of each prompt of a request. Images, sounds and files are left out. Raises ``Unjudgeable``."""
-    endpoint = canonical(endpoint)
     try:
         members = {name: value for name, value in _members_decoder.decode(body).items() if value is not None}
+        return _prompts(canonical(endpoint), members)
     except _decode_errors as error:
+        # What is nested too deeply for the decoder or for us is among these.
         message = "its body cannot be read"
         raise Unjudgeable(message) from error
+
+
+def _prompts(endpoint: str, members: dict[str, Any]) -> tuple[str, ...]:
     _check_names(endpoint, members)
     if endpoint == COMPLETIONS:
         rest = "".join(f"\n{text}" for text in _texts_of(members, _READ[endpoint][1:]))

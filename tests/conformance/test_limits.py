@@ -211,6 +211,31 @@ class TestKeys:
         assert 18 <= wait(replies[3]) <= 20
         assert (other.status, watching) == (200, [200] * 5)
 
+    def test_another_header_beside_the_key_makes_no_other_caller(self, model: ScriptedUpstream, tmp_path: Path) -> None:
+        """Neither does another way to write the same key."""
+        key = KEYS[0]
+        ways = [
+            {"api-key": key},
+            {"api-key": key, "authorization": "Bearer anything"},
+            {"authorization": f"bearer  {key}"},
+            {"authorization": f"Bearer {key}"},
+        ]
+        with started(tmp_path, "rate.requests_per_minute = 3", upstream=model.url) as service:
+            statuses = [Http(service.url, headers).get("/v1/batches").status for headers in ways]
+
+        assert statuses == [200, 200, 200, 429]
+
+    def test_an_id_that_reads_files_makes_no_body_unbounded(self, model: ScriptedUpstream, tmp_path: Path) -> None:
+        """Only where files are taken a body may be large."""
+        body = {"name": "x" * 2_000_000}
+        with started(tmp_path, SETTINGS, upstream=model.url) as service:
+            replies = [
+                Http(service.url, {"api-key": KEYS[0]}).post(path, body)
+                for path in ("/v1/webhook_endpoints/files", "/openai/v1/dashboard/webhook_endpoints/files")
+            ]
+
+        assert [reply.status for reply in replies] == [413, 413]
+
     def test_who_tries_one_wrong_key_after_the_other_has_to_wait(self, model: ScriptedUpstream, tmp_path: Path) -> None:
         """Who was let in before from the same address goes on."""
         with started(tmp_path, SETTINGS, upstream=model.url) as service:

@@ -24,18 +24,13 @@ from overnight.domain.content_filter import (
     read_verdicts,
 )
 from overnight.domain.filtered_body import (
-    CHAT,
-    COMPLETIONS,
-    EMBEDDINGS,
-    RESPONSES,
-    Unjudgeable,
     answers,
     prompt_error,
-    prompts,
     with_unfiltered,
     with_verdicts,
     worst,
 )
+from overnight.domain.prompt_texts import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Unjudgeable, prompts
 from overnight.domain.result import Answer
 from overnight.domain.retry import Accept, Failure, Fault, Outcome, Retry
 
@@ -318,11 +313,101 @@ def test_the_texts_of_a_request_for_a_response_are_one_prompt() -> None:
         ("/v1/images/generations", {"prompt": "a"}),
         ("/v1/moderations", {"input": "a"}),
         (CHAT, []),
+        (CHAT, {"messages": [], "chat_template": "a"}),
+        (CHAT, {"messages": [], "prompt": "a"}),
+        (CHAT, {"messages": [], "Messages": [{"role": "user", "content": "a"}]}),
+        (CHAT, {"messages": [], "prompt_token_ids": [1]}),
+        (CHAT, {"messages": [], "chat_template_kwargs": {"chat_template": "a"}}),
+        (CHAT, {"messages": [], "chat_template_kwargs": ["a"]}),
+        (COMPLETIONS, {"prompt": "a", "prompt_embeds": "a"}),
+        (RESPONSES, {"input": [{"type": "item_reference", "id": "m"}]}),
+        (RESPONSES, {"input": [{"id": "m"}]}),
     ],
 )
 def test_what_could_pass_unread_is_refused(endpoint: str, body: object) -> None:
     with pytest.raises(Unjudgeable):
         prompts(endpoint, encode(body))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "bad", "content": "a"},
+        {"role": "assistant", "refusal": "bad"},
+        {"role": "assistant", "content": "a", "reasoning_content": "bad"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "bad"}]},
+        {"role": "user", "content": [{"type": "thinking", "thinking": ["bad"]}]},
+        {"role": "user", "content": {"text": "bad"}},
+        {"role": "user", "content": ["bad"]},
+        {"role": "user", "content": "a", "Content": "bad"},
+        {"role": "user", "content": [{"type": "document", "title": {"bad one": 1}}]},
+        {"role": "user", "content": [{"type": "bad one", "text": "a"}]},
+        {"role": "user", "name": "bad", "content": "a"},
+        {"role": "tool", "tool_call_id": "bad", "content": "a"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"file": "bad"}}}]},
+        {"role": "assistant", "function_call": {"name": "f", "arguments": '{"a":"\\u0062ad"}'}},
+        {"type": "function_call", "name": "f", "arguments": '{"bad":1}'},
+        {"type": "function_call_output", "output": [{"type": "input_text", "text": "bad"}]},
+        {"type": "function_call_output", "output": {"a": "bad"}},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "bad"}]},
+        {"type": "code_interpreter_call", "code": "bad"},
+        "bad",
+    ],
+)
+@pytest.mark.parametrize(("endpoint", "member"), [(CHAT, "messages"), (RESPONSES, "input")])
+def test_every_text_of_a_message_is_read(endpoint: str, member: str, message: object) -> None:
+    (text,) = prompts(endpoint, encode({member: [message]}))
+
+    assert "bad" in text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"bad": {"type": "string"}}}}]},
+        {"documents": [{"title": "bad"}]},
+        {"chat_template_kwargs": {"model_identity": "bad"}},
+        {"chat_template_kwargs": {"a bad one": True}},
+        {"response_format": {"type": "json_schema", "json_schema": {"description": "bad"}}},
+        {"prediction": "bad"},
+        {"guided_choice": ["bad"]},
+    ],
+)
+def test_every_member_that_a_model_may_read_is_read(more: dict[str, object]) -> None:
+    (text,) = prompts(CHAT, encode({"messages": [{"role": "user", "content": "a"}], **more}))
+
+    assert "bad" in text
+
+
+@pytest.mark.parametrize("depth", [400, 700, 950, 5_000])
+@pytest.mark.parametrize("member", ["messages", "tools"])
+def test_nothing_is_nested_too_deeply(depth: int, member: str) -> None:
+    body = b'{"messages":[],"%s":%s"bad"%s}' % (member.encode(), b'[{"a":' * depth, b"}]" * depth)
+    try:
+        (text,) = prompts(CHAT, body)
+    except Unjudgeable:
+        return
+
+    assert "bad" in text
+
+
+def test_escapes_hide_nothing() -> None:
+    tools = b'[{"function":{"description":"\\u0062ad"}}]'
+
+    assert "bad" in prompts(CHAT, b'{"messages":[],"tools":%s}' % tools)[0]
+    assert prompts(CHAT, encode({"messages": [{"content": "C:\\users"}]})) == ("C:\\users",)
+
+
+def test_settings_and_media_are_not_read() -> None:
+    parts = [
+        {"type": "input_audio", "input_audio": {"data": "bad"}},
+        {"type": "input_file", "file_data": "bad"},
+        {"type": "text", "text": "a"},
+    ]
+    settings = {"model": "bad", "temperature": 0, "stop": ["bad"], "user": "bad", "documents": None, "unknown": False}
+    body = {"messages": [{"role": "user", "content": parts}], "chat_template_kwargs": {"enable_thinking": False}}
+
+    assert prompts(CHAT, encode({**settings, **body})) == ("a",)
 
 
 def test_a_body_that_is_not_utf_8_is_refused() -> None:

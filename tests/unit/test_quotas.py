@@ -187,6 +187,8 @@ class TestLimits:
         assert "the model gpt-4o is not part of the offer 'free'" in not_offered
         assert "Limit: 0 enqueued tokens" in nothing
         assert not alone_too_large(Limit(tokens=None, basis=Basis.NONE), 10**12)
+        # An empty prompt is answered, too.
+        assert alone_too_large(Limit(tokens=0, basis=Basis.OFFER, offer=Offer.FREE), 0)
 
 
 def _refusal(tokens: int | None, enqueued: int = 0, limit: Limit | None = None) -> Refusal:

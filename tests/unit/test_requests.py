@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from overnight.domain.batch import Batch, BatchStatus, Expiry
 from overnight.domain.blob_keys import error_key, index_key, output_key, places_key
-from overnight.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from overnight.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId, request_id
@@ -586,6 +586,20 @@ class TestRetry:
 
         with pytest.raises(Conflict, match="nothing to run again"):
             await shop.retries.retry(MINE, batch.id, NewRetry())
+
+    async def test_no_file_is_left_of_one_too_many(self, shop: Shop) -> None:
+        """Else each try would take a place among the files that a resource may have."""
+        batch = await shop.begin(some(1))
+        await shop.end(batch)
+        limits = {flavour: replace(each, batches_per_hour=1) for flavour, each in DEFAULTS.items()}
+        batches = BatchService(shop.batches, shop.clock, shop.entropy, limits, shop)
+        before = set(shop.tables.files)
+
+        with pytest.raises(TooManyRequests):
+            await RetryService(shop.requests, batches, shop.files).retry(MINE, batch.id, NewRetry(which=Which.NOT_RUN))
+        live = {file_id for file_id in shop.tables.files if await shop.file_records.get(MINE, file_id, now=0)}
+
+        assert live <= before
 
     async def test_without_its_input_it_is_refused(self, shop: Shop) -> None:
         """Nothing can be copied."""

@@ -49,7 +49,7 @@ class Keys:
         if not self._resources and self._bearers is None and not await self._stored.needed():
             _require_local(headers)
             return DEFAULT_RESOURCE
-        given = _key_in(headers)
+        given = key_in(headers)
         if (resource := self._in_file(given)) is not None:
             return resource
         if self._bearers is not None and (token := _token_in(headers)) is not None:
@@ -62,7 +62,7 @@ class Keys:
         Whoever can reach a service without keys could otherwise make one, and lock out everybody else.
         Raises as ``resource_of`` does.
         """
-        given = _key_in(headers)
+        given = key_in(headers)
         if self._in_file(given) is not None:
             raise _lacks(Scope.ADMIN)
         if self._bearers is not None and (token := _token_in(headers)) is not None:
@@ -135,7 +135,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _key_in(headers: Mapping[bytes, bytes]) -> str:
+def key_in(headers: Mapping[bytes, bytes]) -> str:
+    """Give the key of a request, empty if there is none."""
     # Old Azure clients send both headers; the Azure key is the one that is meant.
     key = headers.get(b"api-key", b"").decode("latin-1")
     if key:
@@ -148,7 +149,7 @@ def _token_in(headers: Mapping[bytes, bytes]) -> str | None:
     """Give the bearer token, if there is one that counts: it looks like a JWT, and there is no ``api-key``."""
     if headers.get(b"api-key"):
         return None
-    given = _key_in(headers)
+    given = key_in(headers)
     return given if given.count(".") == 2 and not is_secret(given) else None  # noqa: PLR2004 - three parts
 
 

@@ -40,6 +40,10 @@ MANAGES = "overnight.manages"
 """The member of a request's scope that says that an admin calls."""
 
 
+API = r"(?:/v1|/openai(?:/deployments/[^/]+)?)"
+"""How a prefix of the API ends, as a regular expression: below it, `files` is no id of something else."""
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The use cases behind the routes; ``health`` says how the upstreams answered last, ``troubles`` what waits."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from overnight.api.context import MANAGES, RESOURCE
+from overnight.api.context import API, MANAGES, RESOURCE
 from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, below, flavour_of, too_large
 from overnight.domain import key
 from overnight.domain.errors import ServiceError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from overnight.api.auth import Keys
 
 _SLASHES = re.compile(r"//+")
-_TAKES_FILES = re.compile(r"/files/?$|/uploads/[^/]+/parts$")
+_TAKES_FILES = re.compile(rf"{API}/files/?$|{API}/uploads/[^/]+/parts$")
 _KEYED = ("/v1/", "/openai/")
 _ADMIN = "/admin/"
 _READING = ("GET", "HEAD")

@@ -30,16 +30,15 @@ from overnight.domain.content_filter import (
 from overnight.domain.filtered_body import (
     FILTER_UNAVAILABLE,
     FILTER_UNSUPPORTED,
-    Unjudgeable,
     answers,
     prompt_error,
-    prompts,
     with_unfiltered,
     with_verdicts,
     worst,
 )
 from overnight.domain.limits import MIB
 from overnight.domain.outcome import examine, to_result, tries
+from overnight.domain.prompt_texts import Unjudgeable, prompts
 from overnight.domain.request import Request
 from overnight.domain.result import Answer, Result, ResultKind, error_line, response_line
 from overnight.domain.retry import Failure

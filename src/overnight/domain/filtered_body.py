@@ -1,4 +1,4 @@
-"""Which texts of a request and of its answer a content filter judges, and the bodies that tell of it as Azure does."""
+"""Which texts of an answer a content filter judges, and the bodies that tell of it as Azure does."""
 
 from __future__ import annotations
 
@@ -8,28 +8,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from overnight.domain.content_filter import Category, Thresholds, Verdict
-from overnight.domain.endpoints import canonical
-from overnight.domain.prompt import prompt_of_body
-
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-RESPONSES = "/v1/responses"
-EMBEDDINGS = "/v1/embeddings"
-
-
-class Unjudgeable(ValueError):
-    """There is something that the filter cannot read, so that it could pass unfiltered; the text says what."""
-
-
-class _Prompts(msgspec.Struct):
-    """The members that decide how a prompt is read."""
-
-    prompt: Any = None
-    input: Any = None
-    messages: Any = None
-    suffix: Any = None
-    previous_response_id: Any = None
-    conversation: Any = None
+from overnight.domain.endpoints import EMBEDDINGS, canonical
+from overnight.domain.prompt_texts import CHAT, RESPONSES, Unjudgeable, spelled_out
 
 
 class _Answer(msgspec.Struct):
@@ -37,52 +17,11 @@ class _Answer(msgspec.Struct):
     output: Raw | UnsetType = UNSET
 
 
-_prompts_decoder = msgspec.json.Decoder(_Prompts)
 _answer_decoder = msgspec.json.Decoder(_Answer)
 _members_decoder = msgspec.json.Decoder(dict[str, Raw])
 _choices_decoder = msgspec.json.Decoder(list[dict[str, Raw]])
 _any_decoder = msgspec.json.Decoder()
 _decode_errors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def prompts(endpoint: str, body: bytes) -> tuple[str, ...]:
-    """Give the text of each prompt of a request. Images, sounds and files are left out. Raises ``Unjudgeable``."""
-    endpoint = canonical(endpoint)
-    try:
-        given = _prompts_decoder.decode(body)
-    except _decode_errors as error:
-        message = "its body cannot be read"
-        raise Unjudgeable(message) from error
-    if endpoint == COMPLETIONS:
-        suffix = f"\n{given.suffix}" if isinstance(given.suffix, str) else ""
-        return tuple(text + suffix for text in _plain(given.prompt))
-    if endpoint == EMBEDDINGS and given.messages is None:
-        return _plain(given.input)
-    if endpoint == RESPONSES:
-        _refuse_stored(given)
-    elif endpoint not in {CHAT, EMBEDDINGS}:
-        message = f"it covers chat completions, completions, responses and embeddings, not {endpoint}"
-        raise Unjudgeable(message)
-    prompt = prompt_of_body(body, endpoint)
-    if prompt is None:
-        message = "its body cannot be read"
-        raise Unjudgeable(message)
-    return ("\n".join(prompt.texts),)
-
-
-def _plain(given: object) -> tuple[str, ...]:
-    texts = given if isinstance(given, list) else [given]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        message = "a prompt is not given as text"
-        raise Unjudgeable(message)
-    return tuple(texts)
-
-
-def _refuse_stored(given: _Prompts) -> None:
-    for name in ("prompt", "previous_response_id", "conversation"):
-        if getattr(given, name) is not None:
-            message = f"what `{name}` refers to is not in the request"
-            raise Unjudgeable(message)
 
 
 def answers(endpoint: str, body: bytes) -> tuple[str, ...]:
@@ -125,7 +64,7 @@ def _texts(given: object) -> list[str]:
     while waiting:
         each = waiting.pop()
         if isinstance(each, str):
-            found.append(each)
+            found.extend(spelled_out(each))
         elif isinstance(each, dict):
             waiting.extend(value for name, value in reversed(each.items()) if name not in _NO_TEXT)
         elif isinstance(each, list):

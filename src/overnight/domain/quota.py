@@ -136,8 +136,8 @@ def refusal_message(refusal: Refusal, flavour: Flavour) -> str:
 
 
 def alone_too_large(limit: Limit, tokens: int) -> bool:
-    """Whether a file does not fit however long it waits."""
-    return limit.tokens is not None and tokens > limit.tokens
+    """Whether a file does not fit however long it waits: where nothing is allowed, not even one of empty prompts."""
+    return limit.tokens is not None and (tokens > limit.tokens or limit.tokens == 0)
 
 
 def amount(tokens: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.errors import Conflict, InvalidRequest
+from overnight.domain.errors import Conflict, InvalidRequest, TooManyRequests
 from overnight.domain.file import ExpiresAfter
 from overnight.domain.limits import METADATA_PAIRS
 from overnight.domain.places import Place, State
@@ -75,6 +75,7 @@ class RetryService:
             Conflict: the batch has not ended, its input is gone, it has no such requests, or the key was used for
                 another request.
             QuotaExceeded: the resource has as many files as it may.
+            TooManyRequests: it created as many batches within an hour as it may.
         """
         old = await self._batches.get(resource, batch_id)
         if not old.ended:
@@ -83,7 +84,7 @@ class RetryService:
         file_id = await self._copy(old, new.which)
         try:
             batch = await self._batches.create(resource, old.flavour, _new_batch(old, file_id, new))
-        except (InvalidRequest, Conflict):
+        except (InvalidRequest, Conflict, TooManyRequests):
             await self._files.delete(resource, file_id)
             raise
         if batch.input_file_id != file_id:

@@ -18,7 +18,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
 	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run install-dev demo serve test lint types imports shape bench chaos ci fmt lock clean
+.PHONY: help install install-run install-dev demo serve test lint types imports shape bench chaos studio ci fmt lock clean
 
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ test: $(DEV_READY) ## run all tests; ARGS="-k name" narrows them
 chaos: $(DEV_READY) ## kill the service 300 times and check what must hold; ARGS="--seed 7 --kills 50"
 	$(BIN)/pytest tests/chaos -m long
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+studio: $(DEV_READY) ## look at every page of the Studio in Chromium; ARGS="-k keyboard" narrows it
+	$(BIN)/pytest tests/studio/browser -m long $(ARGS)
 
 bench: $(DEV_READY) ## measure; ARGS go to the benchmark
 	$(BIN)/python -m bench $(ARGS)

@@ -23,6 +23,7 @@ from overnight.domain.content_filter import (
     question_to,
     read_verdicts,
 )
+from overnight.domain.endpoints import EMBEDDINGS
 from overnight.domain.filtered_body import (
     answers,
     prompt_error,
@@ -30,7 +31,7 @@ from overnight.domain.filtered_body import (
     with_verdicts,
     worst,
 )
-from overnight.domain.prompt_texts import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Unjudgeable, prompts
+from overnight.domain.prompt_texts import CHAT, COMPLETIONS, RESPONSES, Unjudgeable, prompts
 from overnight.domain.result import Answer
 from overnight.domain.retry import Accept, Failure, Fault, Outcome, Retry
 

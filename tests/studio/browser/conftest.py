@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -15,6 +16,15 @@ from tests.support.watched import Troubles, watched
 LONGEST = 20_000
 
 expect.set_options(timeout=LONGEST)
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave these to `make studio`: they take minutes, and a machine of their own."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 from tests.studio.browser.looks import problems
 from tests.studio.browser.states import Stage
 from tests.support.watched import Troubles
@@ -76,7 +76,12 @@ def test_page_that_is_not_there_is_accessible_and_fits(page: Page, normal: Stage
 
 def test_hostile_content_is_shown_as_it_is_and_does_nothing(page: Page, normal: Stage):
     opened: list[str] = []
-    page.on("dialog", lambda dialog: (opened.append(dialog.message), dialog.dismiss()))
+
+    def close(dialog: Dialog) -> None:
+        opened.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", close)
     found: list[str] = []
     for path in (
         "",

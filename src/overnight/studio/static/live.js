@@ -126,7 +126,7 @@ function countNew() {
 
 function tellState() {
   const state = document.getElementById("batch-state");
-  if (!state) return;
+  if (!state || !stream) return;
   if (document.title !== state.dataset.title) document.title = state.dataset.title;
   // Kept here and not in the page: a morph takes away attributes that the new part does not have.
   if (told && told !== state.dataset.state) say(state.dataset.state);

@@ -494,7 +494,7 @@ class TestTrouble:
         """Every third call of one kind."""
         quick.upstream.script = always(answer(), delay=1)
         batch = await quick.submit(20)
-        _fail_every_third(quick.stores.batches, name)
+        _fail_now_and_then(quick.stores.batches, name)
         quick.start()
 
         await quick.clock.run_until(lambda: _ended(quick, batch.id))
@@ -506,9 +506,9 @@ class TestTrouble:
 
     @pytest.mark.parametrize("name", ["local", "placing", "size", "delete"])
     async def test_a_blob_store_that_fails_now_and_then(self, quick: House, name: str) -> None:
-        """Every third call of one kind."""
+        """Every fourth call of one kind: three blobs are placed at once where a batch ends."""
         batch = await quick.submit(5)
-        _fail_every_third(quick.stores.blobs, name)
+        _fail_now_and_then(quick.stores.blobs, name, every=4)
         quick.start()
 
         await quick.clock.run_until(lambda: _ended(quick, batch.id))
@@ -521,7 +521,7 @@ class TestTrouble:
     async def test_a_result_log_that_fails_now_and_then(self, quick: House, name: str) -> None:
         """Every third call of one kind."""
         batch = await quick.submit(5)
-        _fail_every_third(quick.stores.logs, name)
+        _fail_now_and_then(quick.stores.logs, name)
         quick.start()
 
         await quick.clock.run_until(lambda: _ended(quick, batch.id))
@@ -581,7 +581,7 @@ class TestTrouble:
         assert len(quick.upstream.sent) == 8
 
     async def test_nothing_is_left_behind_once_a_batch_has_ended(self, quick: House) -> None:
-        """Index, log and the files of a crash go within some hours; the input and the results stay."""
+        """Index, log and the files of a crash go within some hours; the input, the results and their places stay."""
         quick.upstream.script = always(answer(), delay=5)
         batch = await quick.submit(6)
         quick.start()
@@ -597,7 +597,8 @@ class TestTrouble:
 
         assert quick.kind.logs.logs == {}
         output = await quick.stores.files.get(DEFAULT_RESOURCE, done.output_file_id, now=quick.clock.now())
-        assert set(quick.kind.blobs.held) == {done.input_blob, output.blob}
+        places = output.blob.replace(".output.jsonl", ".places")
+        assert set(quick.kind.blobs.held) == {done.input_blob, output.blob, places}
         await quick.check(await quick.look(batch))
 
     async def test_a_sweep_takes_nothing_from_a_batch_that_runs_for_hours(self, quick: House) -> None:
@@ -614,12 +615,12 @@ class TestTrouble:
         await quick.check(done)
 
 
-def _fail_every_third(store: object, name: str) -> None:
+def _fail_now_and_then(store: object, name: str, *, every: int = 3) -> None:
     original: Callable[..., Any] = getattr(store, name)
     calls = count(1)
 
     def fail_in_turn() -> None:
-        if next(calls) % 3 == 0:
+        if next(calls) % every == 0:
             raise OSError(name)
 
     async def failing(*args: Any, **kwargs: Any) -> Any:

@@ -61,6 +61,7 @@ def demo(session: Session, keep: bool, to: Path, port: int) -> ExitCode:
         with service(port) as running:
             session.screen.clear()
             console.say(f"  {'API':<9} {running.url}/v1")
+            console.say(f"  {'Studio':<9} {running.url}/studio")
             console.say(f"  {'Model':<9} {in_short(running.models)} (embedded, runs on this CPU)")
             console.say()
             _run_sample(session, running, to)

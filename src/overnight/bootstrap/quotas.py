@@ -27,17 +27,22 @@ if TYPE_CHECKING:
     from overnight.config import Settings
     from overnight.ports.blobs import Blobs
     from overnight.ports.offload import Offload
+    from overnight.ports.tokens import TokenCounters
     from overnight.ports.upstream import Deployments
 
 T = TypeVar("T")
 
 
 class QuotaWiring(msgspec.Struct, frozen=True, kw_only=True):
-    """What of quotas the dispatcher, the creation of batches and the admin API work with."""
+    """What of quotas the dispatcher, the creation of batches and the admin API work with.
+
+    ``counters`` are the tokenizers of the deployments: loaded once, since their files may be large.
+    """
 
     parts: QuotaParts
     gate: Gate
     admin: QuotaAdmin
+    counters: TokenCounters
 
 
 def open_quotas(
@@ -59,7 +64,7 @@ def open_quotas(
     gate = Gate(service, SqlFiles(database), early, deployments, clock)
     parts = QuotaParts(service=service, inputs=Inputs(blobs, offload, offload, counters, entropy))
     admin = QuotaAdmin(SqlQuotas(database), SqlKeys(database), clock)
-    return QuotaWiring(parts=parts, gate=gate, admin=admin)
+    return QuotaWiring(parts=parts, gate=gate, admin=admin, counters=counters)
 
 
 def with_quotas(settings: Settings, work: Callable[[QuotaAdmin], Awaitable[T]]) -> T:

@@ -26,7 +26,6 @@ from overnight.bootstrap.oidc import OpenBearers, open_bearers
 from overnight.bootstrap.quotas import QuotaWiring, open_quotas
 from overnight.bootstrap.storage import Storage, open_storage
 from overnight.bootstrap.studio import Beside, KeyHolders, Machinery, Operations, make_studio
-from overnight.bootstrap.tokens import token_counters
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.bootstrap.usage import usage_service
 from overnight.bootstrap.webhooks import open_webhooks
@@ -103,10 +102,10 @@ async def running_service(
     settings: Settings, keys: Mapping[str, ResourceId], sources: Mapping[str, str]
 ) -> AsyncIterator[Service]:
     """Open the database, the stores and the upstreams, and put the service together."""
-    clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
-        worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{entropy.hex()[:8]}")
+        worker = WorkerId(f"{socket.gethostname()}-{os.getpid()}-{SystemEntropy().hex()[:8]}")
         base = await _open(settings, worker, stack)
+        clock, entropy = base.clock, base.entropy
         database = base.storage.database
         dispatcher = _dispatcher(base, worker)
         stored_keys = SqlKeys(database)
@@ -201,7 +200,6 @@ def _services(
     files = FileService(base.files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
     batches = BatchService(base.batches, clock, entropy, limits, dispatcher, quotas.gate)
     requests = RequestService(base.batches, base.files, blobs, base.storage.results, clock)
-    counters = token_counters(settings)
     return Services(
         files=files,
         uploads=UploadService(base.uploads, files, blobs, clock, entropy, limits),
@@ -211,7 +209,7 @@ def _services(
         checks=CheckService(files, blobs, base.catalogue, base.offload, limits),
         keys=key_service,
         usage=base.usage,
-        estimates=EstimateService(files, blobs, base.offload, counters, base.usage.prices),
+        estimates=EstimateService(files, blobs, base.offload, quotas.counters, base.usage.prices),
         webhooks=webhook_service,
         deployments=base.catalogue,
         health=lambda: base.router.health(base.catalogue.health()),

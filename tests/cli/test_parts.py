@@ -9,7 +9,7 @@ import click
 import pytest
 from tests.cli.conftest import Cli
 
-from overnight.bootstrap import diagnose
+from overnight.bootstrap.doctor import diagnose
 from overnight.cli import ids, results, submit
 from overnight.cli.console import choose_fields
 from overnight.cli.doctor import Finding, not_ready, verdict

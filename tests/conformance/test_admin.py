@@ -12,7 +12,7 @@ from tests.support.api import PREFIXES, Api, Prefix
 from tests.support.http import Http, Reply
 from tests.support.service import Service, eventually
 
-from overnight import bootstrap
+from overnight.bootstrap.keys import with_keys
 from overnight.config import Settings
 from overnight.domain.key import Scope
 from overnight.services.keys import NewKey
@@ -24,7 +24,7 @@ NO_WORSE_THAN = 5.0
 def an_admin_key(data_dir: Path) -> str:
     """Make an admin key as `overnight keys create --admin` does, beside the service."""
     new = NewKey(scopes=(Scope.ADMIN,))
-    return bootstrap.with_keys(Settings(data_dir=data_dir), lambda keys: keys.create(new), new=True).secret
+    return with_keys(Settings(data_dir=data_dir), lambda keys: keys.create(new), new=True).secret
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.support.api import AZURE, AZURE_V1, DEPLOYMENTS, OPENAI, Api, Prefix,
 from tests.support.http import Http, Part, Reply
 from tests.support.service import Service
 
-from overnight import bootstrap
+from overnight.bootstrap.keys import with_keys
 from overnight.config import Settings
 from overnight.domain.key import Scope
 from overnight.services.keys import KeyService, NewKey
@@ -112,7 +112,7 @@ def managed(service: Service) -> dict[str, list[str]]:
         wanted = (NewKey(), NewKey(scopes=(Scope.ADMIN,)))
         return [(await keys.create(new)).key.id for new in wanted]
 
-    return {"resource_id": ["resource-1"], "key_id": bootstrap.with_keys(settings, make)}
+    return {"resource_id": ["resource-1"], "key_id": with_keys(settings, make)}
 
 
 @pytest.fixture

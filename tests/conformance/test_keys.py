@@ -12,7 +12,7 @@ from tests.support.api import OPENAI, PREFIXES, Api, Prefix, chats
 from tests.support.http import Http, Reply
 from tests.support.service import Service, eventually
 
-from overnight import bootstrap
+from overnight.bootstrap.keys import with_keys
 from overnight.config import Settings
 from overnight.domain.key import Scope, hash_of
 from overnight.services.keys import CreatedKey, NewKey
@@ -25,11 +25,11 @@ NO_WORSE_THAN = 5.0
 def a_key(data_dir: Path, **wanted: object) -> CreatedKey:
     """Make a key as `overnight keys create` does, beside the service."""
     new = NewKey(**wanted)  # type: ignore[arg-type]
-    return bootstrap.with_keys(Settings(data_dir=data_dir), lambda service: service.create(new), new=True)
+    return with_keys(Settings(data_dir=data_dir), lambda service: service.create(new), new=True)
 
 
 def revoke(data_dir: Path, key: CreatedKey) -> None:
-    bootstrap.with_keys(Settings(data_dir=data_dir), lambda service: service.revoke(key.key.id))
+    with_keys(Settings(data_dir=data_dir), lambda service: service.revoke(key.key.id))
 
 
 def masked(reply: Reply, key: str) -> tuple[int, bytes, list[str]]:
@@ -112,7 +112,7 @@ def test_a_revoked_key_that_is_in_use_is_refused_within_seconds(keyed: Service):
 
 def test_a_key_opens_its_own_resource_only(keyed: Service):
     """Two keys of one resource see the same."""
-    bootstrap.with_keys(Settings(data_dir=keyed.data_dir), lambda service: service.create_resource("team"))
+    with_keys(Settings(data_dir=keyed.data_dir), lambda service: service.create_resource("team"))
     first, second = (calling(keyed, a_key(keyed.data_dir, resource="team").secret) for _ in range(2))
     file_id = first.upload(b"{}\n")
 
@@ -162,7 +162,7 @@ def test_the_use_of_a_key_is_known_after_the_service_ends_and_neither_key_nor_ha
         calling(service, key.secret[:-1]).get("/files")
         with closing(sqlite3.connect(service.data_dir / "overnight.db")) as database:
             during = database.execute("SELECT last_used_at FROM keys").fetchall()
-    (known,) = bootstrap.with_keys(Settings(data_dir=service.data_dir), lambda keys: keys.list())
+    (known,) = with_keys(Settings(data_dir=service.data_dir), lambda keys: keys.list())
 
     assert during == [(None,)]
     assert known.last_used_at is not None

@@ -13,7 +13,7 @@ from tests.support.http import Http, Reply
 from tests.support.issuer import AUDIENCE, Issuer, forged
 from tests.support.service import Service
 
-from overnight import bootstrap
+from overnight.bootstrap.keys import with_keys
 from overnight.config import Settings
 from overnight.domain.key import Scope
 from overnight.services.keys import CreatedKey, NewKey
@@ -30,19 +30,19 @@ def start(folder: Path, upstream: ScriptedUpstream, issuer: Issuer, more: str = 
     rate = "[rate]\nfailed_keys_per_minute = 0\n"
     settings.write_text(f'{rate}[oidc]\nissuer = "{issuer.url}"\naudience = "{AUDIENCE}"\n{more}')
     for name in TEAMS:
-        with_keys(folder / "data", name)
+        make_resource(folder / "data", name)
     arguments = ("--config", str(settings), "--log-level", "debug")
     return Service(folder, upstreams=[upstream.url], arguments=arguments)
 
 
-def with_keys(data_dir: Path, name: str) -> None:
+def make_resource(data_dir: Path, name: str) -> None:
     settings = Settings(data_dir=data_dir)
-    bootstrap.with_keys(settings, lambda service: service.create_resource(name), new=True)
+    with_keys(settings, lambda service: service.create_resource(name), new=True)
 
 
 def a_key(service: Service, **wanted: object) -> CreatedKey:
     new = NewKey(**wanted)  # type: ignore[arg-type]
-    return bootstrap.with_keys(Settings(data_dir=service.data_dir), lambda keys: keys.create(new))
+    return with_keys(Settings(data_dir=service.data_dir), lambda keys: keys.create(new))
 
 
 @pytest.fixture(scope="module")

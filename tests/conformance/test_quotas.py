@@ -17,7 +17,7 @@ from tests.support.api import AZURE, AZURE_V1, OPENAI, Api, Prefix, chat_body, j
 from tests.support.http import Http
 from tests.support.service import Service, eventually, log_shown
 
-from overnight import bootstrap
+from overnight.bootstrap.quotas import with_quotas
 from overnight.config import Settings
 from overnight.domain.quota import Offer
 from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, held
@@ -236,11 +236,11 @@ def test_a_model_that_an_offer_does_not_have_is_refused_with_the_reason(limited:
     key = next(new_key)
     resource = f"resource-{key.removeprefix('key-')}"
     settings = Settings(data_dir=limited.data_dir)
-    bootstrap.with_quotas(settings, lambda admin: admin.put_offer(resource, Offer.FREE))
+    with_quotas(settings, lambda admin: admin.put_offer(resource, Offer.FREE))
     api = Api(Http(limited.url, {"api-key": key}), AZURE)
 
     failed = api.run(requests(1, "free", AZURE))
-    bootstrap.with_quotas(settings, lambda admin: admin.put_offer(resource, Offer.MSDN))
+    with_quotas(settings, lambda admin: admin.put_offer(resource, Offer.MSDN))
     done = api.run(requests(1, "free", AZURE))
     shown = quota(api, "free")
 
@@ -256,7 +256,7 @@ def test_the_operator_gives_a_resource_its_own_number(limited: Service, new_key:
     settings = Settings(data_dir=limited.data_dir)
     api = Api(Http(limited.url, {"api-key": key}), OPENAI)
     too_large = api.run(requests(6, "fail"))
-    bootstrap.with_quotas(settings, lambda admin: admin.put(resource, "fail", 6 * EACH))
+    with_quotas(settings, lambda admin: admin.put(resource, "fail", 6 * EACH))
     done = api.run(requests(6, "fail"))
 
     assert (too_large["status"], done["status"]) == ("failed", "completed")

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from overnight.adapters.system import WorkerProcesses
 from overnight.adapters.tokens.choice import ChosenCounters, by_setting
 from overnight.adapters.tokens.huggingface import TokenizerUnusable
-from overnight.bootstrap import token_counters
+from overnight.bootstrap.tokens import token_counters
 from overnight.config import ConfigError, DeploymentSettings, Settings
 from overnight.domain.tokens import Accuracy
 from overnight.ports.tokens import TokenCounter

@@ -78,7 +78,7 @@ CAPS: Shape[CapState] = Shape(
 @pass_session
 def cap(session: Session, settings: Settings, name: str, tokens: str | None, spend: str | None, per: str) -> None:
     """Bound what a resource may use in a day or a month."""
-    from overnight import bootstrap
+    from overnight.bootstrap.usage import with_usage
     from overnight.domain.cap import Cap, Measure, Period
     from overnight.domain.ids import ResourceId
 
@@ -93,7 +93,7 @@ def cap(session: Session, settings: Settings, name: str, tokens: str | None, spe
         _remove(session, settings, resource, period, measure)
         return
     wanted = Cap(resource=resource, period=period, measure=measure, amount=_amount(str(said), measure))
-    session.console.rows(CAPS, [bootstrap.with_usage(settings, lambda service: service.set_cap(wanted))])
+    session.console.rows(CAPS, [with_usage(settings, lambda service: service.set_cap(wanted))])
 
 
 @click.command(
@@ -106,28 +106,28 @@ def cap(session: Session, settings: Settings, name: str, tokens: str | None, spe
 @pass_session
 def list_caps(session: Session, settings: Settings) -> None:
     """List the caps of all resources, and how much of each is used."""
-    from overnight import bootstrap
+    from overnight.bootstrap.usage import with_usage
 
-    found = bootstrap.with_usage(settings, lambda service: service.caps())
+    found = with_usage(settings, lambda service: service.caps())
     session.console.rows(CAPS, found)
     if not found:
         session.console.say("no cap yet; `overnight resources cap NAME --tokens N --per day` sets one")
 
 
 def _remove(session: Session, settings: Settings, resource: str, period: Period, measure: Measure) -> None:
-    from overnight import bootstrap
+    from overnight.bootstrap.usage import with_usage
     from overnight.domain.ids import ResourceId
 
     owner = ResourceId(resource)
-    removed = bootstrap.with_usage(settings, lambda service: service.remove_cap(owner, period, measure))
+    removed = with_usage(settings, lambda service: service.remove_cap(owner, period, measure))
     session.console.say("the cap is taken away" if removed else "there was no such cap")
 
 
 def _require_resource(settings: Settings, name: str) -> None:
     """Refuse a name that nobody has: a typing error must not leave a resource without its cap."""
-    from overnight import bootstrap
+    from overnight.bootstrap.keys import with_keys
 
-    known = {"default"} | {each.name for each in bootstrap.with_keys(settings, lambda service: service.resources())}
+    known = {"default"} | {each.name for each in with_keys(settings, lambda service: service.resources())}
     if name not in known:
         hint = f"`overnight resources create {name}` makes it; those of a key file are made when the service starts"
         raise CliError(f"there is no resource `{name}`", hint, ExitCode.USAGE)

@@ -63,10 +63,11 @@ FINDINGS: Shape[Finding] = Shape(
 @pass_session
 def doctor(session: Session, flags: Mapping[str, object]) -> ExitCode:
     """Check every part of the service, with a remedy for each fault."""
-    from overnight import bootstrap, config
+    from overnight import config
+    from overnight.bootstrap.doctor import diagnose
 
     settings = config.load(flags).settings
-    checks = bootstrap.diagnose(settings)
+    checks = diagnose(settings)
     findings = [Finding(each.name, each.ok, each.detail, each.remedy) for each in checks]
     if session.options.url_source != "default":
         findings += _server(session)

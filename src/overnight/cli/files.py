@@ -252,7 +252,9 @@ def _cost_text(cost: CostRange, currency: str) -> str:
 
 
 def _count(path: Path, tokenizer: str | None) -> Estimate:
-    from overnight import bootstrap, config
+    from overnight import config
+    from overnight.bootstrap.tokens import token_counters
+    from overnight.bootstrap.usage import prices
     from overnight.services.estimates import put_prices
     from overnight.services.tokens import count_file
 
@@ -262,8 +264,8 @@ def _count(path: Path, tokenizer: str | None) -> Estimate:
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="'--tokenizer'") from error
     settings = config.load({}).settings
-    found = count_file(path, bootstrap.token_counters(settings, tokenizer))
-    return put_prices(found, bootstrap.prices(settings))
+    found = count_file(path, token_counters(settings, tokenizer))
+    return put_prices(found, prices(settings))
 
 
 def _print_stats(session: Session, estimate: Estimate) -> None:

@@ -37,9 +37,9 @@ _ABOUT_OFFERS = (
 
 
 def _work(settings: Settings, work: Callable[[KeyService], Awaitable[R]], *, new: bool = False) -> R:
-    from overnight import bootstrap
+    from overnight.bootstrap.keys import with_keys
 
-    return bootstrap.with_keys(settings, work, new=new)
+    return with_keys(settings, work, new=new)
 
 
 def _state(key: Key) -> str:
@@ -231,11 +231,11 @@ def create_resource(session: Session, settings: Settings, name: str, offer: str 
 @pass_session
 def set_resource(session: Session, settings: Settings, name: str, offer: str) -> None:
     """Put a resource on an offer."""
-    from overnight import bootstrap
+    from overnight.bootstrap.quotas import with_quotas
     from overnight.domain.quota import Offer
 
     chosen = None if offer == "none" else Offer(offer)
-    bootstrap.with_quotas(settings, lambda admin: admin.put_offer(name, chosen))
+    with_quotas(settings, lambda admin: admin.put_offer(name, chosen))
     session.console.rows(RESOURCES, [_work(settings, lambda service: service.resource(name))])
 
 
@@ -253,8 +253,8 @@ def set_resource(session: Session, settings: Settings, name: str, offer: str) ->
 @pass_session
 def list_resources(session: Session, settings: Settings, keys_file: Path | None) -> None:
     """List resources, oldest first."""
-    from overnight import bootstrap
+    from overnight.bootstrap.keys import read_keys, with_keys
 
     named = settings if keys_file is None else settings.model_copy(update={"keys_file": keys_file})
-    in_file = bootstrap.read_keys(named).values()
-    session.console.rows(RESOURCES, bootstrap.with_keys(named, lambda service: service.resources(), in_file=in_file))
+    in_file = read_keys(named).values()
+    session.console.rows(RESOURCES, with_keys(named, lambda service: service.resources(), in_file=in_file))

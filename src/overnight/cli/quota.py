@@ -30,9 +30,9 @@ _NO_LIMIT = "none"
 
 
 def _work(settings: Settings, work: Callable[[QuotaAdmin], Awaitable[R]]) -> R:
-    from overnight import bootstrap
+    from overnight.bootstrap.quotas import with_quotas
 
-    return bootstrap.with_quotas(settings, work)
+    return with_quotas(settings, work)
 
 
 def _tokens(tokens: int | None) -> str:

@@ -14,7 +14,7 @@ from overnight.cli.service_options import service_options
 from overnight.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from overnight.bootstrap import ReadyInfo
+    from overnight.bootstrap.server import ReadyInfo
     from overnight.config import Settings
 
 
@@ -39,7 +39,8 @@ def serve(session: Session, flags: Mapping[str, object]) -> None:
     # A fifth of the start would go into looking for garbage among modules, which are there to stay.
     gc.disable()
 
-    from overnight import bootstrap, config
+    from overnight import config
+    from overnight.bootstrap.server import serve
 
     loaded = config.load(flags)
     settings = loaded.settings
@@ -49,7 +50,7 @@ def serve(session: Session, flags: Mapping[str, object]) -> None:
         gc.freeze()
         gc.enable()
 
-    bootstrap.serve(settings, ready=ready, sources=loaded.sources)
+    serve(settings, ready=ready, sources=loaded.sources)
 
 
 def announce(session: Session, settings: Settings, info: ReadyInfo) -> None:

@@ -177,9 +177,9 @@ def _cap_text(cap: CapState, currency: str) -> str:
 
 
 def _show_all(session: Session, query: UsageQuery, settings: Settings) -> None:
-    from overnight import bootstrap
+    from overnight.bootstrap.usage import with_usage
 
-    found = bootstrap.with_usage(settings, lambda service: service.totals(query))
+    found = with_usage(settings, lambda service: service.totals(query))
     session.console.rows(TOTALS, found)
     if not found:
         session.console.say("nothing was used in these days")

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from random import Random, SystemRandom
 
-from tests.chaos.nursery import Nursery
 from tests.chaos.world import Figures, Plan, World, plans
 
 from overnight.crash_points import POINTS
@@ -41,11 +40,11 @@ def run(kills: int, seed: int, figures: Figures, folder: Path | None = None) -> 
     waiting = plans(random)
     problems: list[str] = []
     number = 0
-    with ScriptedUpstream() as upstream, Nursery() as nursery:
+    with ScriptedUpstream() as upstream:
         while figures.kills < kills:
             number += 1
             with tempfile.TemporaryDirectory(prefix="overnight-chaos-", dir=folder) as place:
-                world = World(Path(place), upstream, random, figures, nursery=nursery, name=f"w{number}")
+                world = World(Path(place), upstream, random, figures, name=f"w{number}")
                 for _ in range(min(ROUNDS_OF_A_WORLD, kills - figures.kills)):
                     waiting = waiting or plans(random)
                     plan = waiting.pop()

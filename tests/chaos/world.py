@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.nursery import Forked, Nursery
 from tests.support.api import AZURE, OPENAI, TERMINAL, Api, Prefix, jsonl, request
 from tests.support.http import Http, Part, Reply
 from tests.support.service import Service
@@ -86,7 +85,6 @@ class World:
         random: Random,
         figures: Figures,
         *,
-        nursery: Nursery | None = None,
         name: str = "w",
     ) -> None:
         self.upstream = upstream
@@ -107,7 +105,7 @@ class World:
             f'stop_grace = 0.3\n[[upstreams]]\nurl = "{upstream.url}"\nmax_concurrency = {CONCURRENCY}\n{ALLOWED}'
         )
         arguments = ["--config", str(config)]
-        self.service = Forked(nursery, folder, arguments) if nursery else Service(folder, arguments=arguments)
+        self.service = Service(folder, arguments=arguments)
         upstream.forget()
         upstream.script = by_text(
             {

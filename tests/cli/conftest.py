@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
+from tests.support import nursery
 from tests.support.service import Service, log_shown
 
 from overnight.testing.upstream import ScriptedUpstream, answer
 
-COMMAND = (sys.executable, "-m", "overnight.cli.main")
+MODULE = "overnight.cli.main"
+COMMAND = (sys.executable, "-m", MODULE)
 MODEL = "test-model"
 LONGEST_RUN = 60.0
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -49,17 +52,19 @@ class Cli:
 
     def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Outcome:
         """Run it as a script does: no terminal anywhere."""
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_RUN,
-            check=False,
-            cwd=self.folder,
-            env=self.environment | environment,
-        )
-        return Outcome(stdout=done.stdout, stderr=done.stderr, code=done.returncode)
+        with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
+            given.write(stdin)
+            given.seek(0)
+            streams = [each.fileno() for each in (given, out, errors)]
+            env = self.environment | environment
+            process = nursery.start([MODULE, *arguments], streams=streams, cwd=self.folder, env=env)
+            try:
+                code = process.wait(LONGEST_RUN)
+            finally:
+                process.kill()
+            out.seek(0)
+            errors.seek(0)
+            return Outcome(stdout=out.read(), stderr=errors.read(), code=code)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start it and go on."""
@@ -76,15 +81,8 @@ class Cli:
     def on_terminal(self, *arguments: str, interrupt_at: str | None = None, keys: str = "") -> tuple[str, int]:
         """Run it on a terminal of 100 columns; give all that was shown, and the exit code."""
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            cwd=self.folder,
-            env=self.environment | {"COLUMNS": "100", "LINES": "60", "TERM": "xterm"},
-            start_new_session=True,
-        )
+        env = self.environment | {"COLUMNS": "100", "LINES": "60", "TERM": "xterm"}
+        process = nursery.start([MODULE, *arguments], streams=[theirs] * 3, cwd=self.folder, env=env, new_session=True)
         os.close(theirs)
         os.write(ours, keys.encode())
         try:
@@ -94,7 +92,7 @@ class Cli:
         return shown.replace("\r\n", "\n"), process.wait(LONGEST_RUN)
 
 
-def _read(terminal: int, process: subprocess.Popen[bytes], interrupt_at: str | None) -> str:
+def _read(terminal: int, process: nursery.Process, interrupt_at: str | None) -> str:
     shown = b""
     while True:
         try:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tests.support import nursery
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -34,7 +36,8 @@ class Service:
         self.log_path = folder / f"{name}.log"
         self.url = ""
         self._arguments = [argument for url in upstreams for argument in ("--upstream", url)] + list(arguments)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: nursery.Process | None = None
+        self._stdout: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -66,22 +69,19 @@ class Service:
 
     def launch(self, launcher: Sequence[str] = ("overnight.cli.main",)) -> None:
         """Start it; ``launcher`` is the module that runs, and what stands before the arguments of the service."""
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(launcher), stdout=subprocess.PIPE, stderr=log, env=environment(self.data_dir.parent)
-            )
-
-    def command(self, launcher: Sequence[str]) -> list[str]:
-        """Give what is run."""
-        command = [sys.executable, "-m", *launcher, "serve", "--json", "--port", "0"]
-        return [*command, "--data-dir", str(self.data_dir), *self._arguments]
+        command = [*launcher, "serve", "--json", "--port", "0", "--data-dir", str(self.data_dir), *self._arguments]
+        ours, theirs = os.pipe()
+        self._stdout = os.fdopen(ours, "rb")
+        with self.log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing, os.fdopen(theirs, "wb") as out:
+            streams = [nothing.fileno(), out.fileno(), log.fileno()]
+            env = environment(self.data_dir.parent)
+            self._process = nursery.start(command, streams=streams, cwd=Path.cwd(), env=env)
 
     def wait_until_ready(self) -> None:
         """Wait until it listens. Raises ``RuntimeError`` with the log if it does not."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        answered, _, _ = select.select([self._process.stdout], [], [], LONGEST_START)
-        line = self._process.stdout.readline() if answered else b""
+        assert self._stdout is not None
+        answered, _, _ = select.select([self._stdout], [], [], LONGEST_START)
+        line = self._stdout.readline() if answered else b""
         if not line:
             self.kill()
             message = f"the service did not start:\n{self.log()}"
@@ -117,7 +117,7 @@ class Service:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        _close(process.stdout)
+        _close(self._stdout)
 
 
 @contextmanager

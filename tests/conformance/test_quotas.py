@@ -73,6 +73,7 @@ def limited(gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     with ScriptedUpstream(models=("test-model", "gpt-4o"), script=by_text({"held": held(gate)})) as upstream:
         with Service(folder, arguments=[*configured(folder, upstream), "--keys-file", str(keys)]) as service:
             yield service
+            gate.open()
         gate.open()
 
 

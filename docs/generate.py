@@ -28,15 +28,13 @@ from overnight.cli.help import ENVIRONMENT
 from overnight.cli.serve import serve
 from overnight.config import (
     ConnectionSettings,
-    ContentFilterSettings,
-    DeploymentSettings,
     LimitSettings,
-    PriceSettings,
     RateSettings,
     Settings,
     UpstreamSettings,
     WebhookSettings,
 )
+from overnight.config_deployments import ContentFilterSettings, DeploymentSettings, PriceSettings
 from overnight.config_oidc import OidcSettings
 from overnight.domain import addresses, limits, quota, webhook
 from overnight.domain.flavour import Flavour

@@ -26,11 +26,11 @@ from overnight.ports.files import Files, Uploads
 from overnight.ports.keys import Keys
 from overnight.ports.results import ResultLogs
 from overnight.services.troubles import TroublesInMind
+from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import ManualClock
 from overnight.testing.results import MemoryResultLogs
 from overnight.testing.stores import (
     MemoryBatches,
-    MemoryBlobs,
     MemoryBooks,
     MemoryCaps,
     MemoryFiles,

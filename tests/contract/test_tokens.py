@@ -16,7 +16,8 @@ from overnight.adapters.system import WorkerProcesses
 from overnight.adapters.tokens.choice import ChosenCounters, by_setting
 from overnight.adapters.tokens.huggingface import TokenizerUnusable
 from overnight.bootstrap.tokens import token_counters
-from overnight.config import ConfigError, DeploymentSettings, Settings
+from overnight.config import ConfigError, Settings
+from overnight.config_deployments import DeploymentSettings
 from overnight.domain.tokens import Accuracy
 from overnight.ports.tokens import TokenCounter
 from overnight.services.tokens import count_file

@@ -40,6 +40,7 @@ from overnight.services.files import FileService, NewFile
 from overnight.services.retention import Sweeper
 from overnight.services.troubles import TroublesInMind
 from overnight.services.usage import UsageService
+from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import ManualClock
 from overnight.testing.entropy import CountedEntropy
 from overnight.testing.in_process import InProcessUpstream, ScriptedDeployments, deployment
@@ -47,7 +48,6 @@ from overnight.testing.offload import InPlace
 from overnight.testing.results import MemoryResultLogs
 from overnight.testing.stores import (
     MemoryBatches,
-    MemoryBlobs,
     MemoryBooks,
     MemoryCaps,
     MemoryFiles,

@@ -39,12 +39,13 @@ from overnight.services.batches import BatchService, NewBatch
 from overnight.services.gate import COUNTED_AT_ONCE, Gate
 from overnight.services.quotas import Inputs, QuotaAdmin, QuotaService
 from overnight.services.tokens import count_file
+from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import START, ManualClock
 from overnight.testing.entropy import CountedEntropy
 from overnight.testing.in_process import ScriptedDeployments
 from overnight.testing.offload import InPlace
 from overnight.testing.quotas import MemoryQuotas
-from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryKeys, Tables
+from overnight.testing.stores import MemoryBatches, MemoryFiles, MemoryKeys, Tables
 
 AZURE, OPENAI = Flavour.AZURE, Flavour.OPENAI
 MINE = ResourceId("mine")

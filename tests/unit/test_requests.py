@@ -31,12 +31,13 @@ from overnight.services.retention import Sweeper
 from overnight.services.retry import NewRetry, RetryService, Which
 from overnight.services.sheets import RequestQuery
 from overnight.services.validate import check_file
+from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import ManualClock
 from overnight.testing.entropy import CountedEntropy
 from overnight.testing.in_process import InProcessUpstream, ScriptedDeployments, deployment
 from overnight.testing.offload import InPlace
 from overnight.testing.results import MemoryResultLogs
-from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
+from overnight.testing.stores import MemoryBatches, MemoryFiles, MemoryUploads, Tables
 
 MINE, OTHERS = ResourceId("mine"), ResourceId("others")
 W, OK, BAD, UNRUN = State.WAITING, State.SUCCEEDED, State.FAILED, State.NOT_RUN

@@ -29,10 +29,11 @@ from overnight.services.batches import BatchService, NewBatch
 from overnight.services.files import FileQuery, FileService, NewFile
 from overnight.services.retention import Sweeper
 from overnight.services.uploads import NewUpload, UploadService
+from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import START, ManualClock
 from overnight.testing.entropy import CountedEntropy
 from overnight.testing.results import MemoryResultLogs
-from overnight.testing.stores import MemoryBatches, MemoryBlobs, MemoryFiles, MemoryUploads, Tables
+from overnight.testing.stores import MemoryBatches, MemoryFiles, MemoryUploads, Tables
 
 OPENAI, AZURE = Flavour.OPENAI, Flavour.AZURE
 MINE, OTHERS = ResourceId("mine"), ResourceId("others")

@@ -17,7 +17,8 @@ from overnight.adapters.upstreams.embedded import (
 )
 from overnight.adapters.upstreams.http import HttpSettings, HttpUpstream
 from overnight.bootstrap.errors import StartupError
-from overnight.config import ContentFilterSettings, DeploymentSettings, Settings, UpstreamSettings
+from overnight.config import Settings, UpstreamSettings
+from overnight.config_deployments import ContentFilterSettings, DeploymentSettings
 from overnight.domain.deployment import Capacity, Deployment, UpstreamName
 
 if TYPE_CHECKING:

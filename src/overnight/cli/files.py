@@ -255,12 +255,13 @@ def _count(path: Path, tokenizer: str | None) -> Estimate:
     from overnight import config
     from overnight.bootstrap.tokens import token_counters
     from overnight.bootstrap.usage import prices
+    from overnight.config_deployments import known_tokenizer
     from overnight.services.estimates import put_prices
     from overnight.services.tokens import count_file
 
     if tokenizer is not None:
         try:
-            config.known_tokenizer(tokenizer)
+            known_tokenizer(tokenizer)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="'--tokenizer'") from error
     settings = config.load({}).settings

@@ -75,13 +75,22 @@ def rate(per_second: float) -> str:
 
 def ago(timestamp: int | None, now: float) -> str:
     """`12 s ago`, `3 h ago`, `5 d ago`."""
-    if not timestamp:
-        return ""
-    seconds = max(0, int(now - timestamp))
+    return f"{_rough(now - timestamp)} ago" if timestamp else ""
+
+
+def until(timestamp: int | None, now: float) -> str:
+    """`in 3 h`, `in 5 d`; of what is over, how long ago it was."""
+    if not timestamp or timestamp <= now:
+        return ago(timestamp, now)
+    return f"in {_rough(timestamp - now)}"
+
+
+def _rough(seconds: float) -> str:
+    whole = max(0, int(seconds))
     for length, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
-        if seconds >= length:
-            return f"{seconds // length} {unit} ago"
-    return f"{seconds} s ago"
+        if whole >= length:
+            return f"{whole // length} {unit}"
+    return f"{whole} s"
 
 
 def moment(timestamp: int | None) -> str:

@@ -77,6 +77,14 @@ def test_ages(age: int, words: str) -> None:
     assert words == human.ago(1_000_000, 1_000_000 + age)
 
 
+@pytest.mark.parametrize(
+    ("left", "words"), [(30, "in 30 s"), (7300, "in 2 h"), (260_000, "in 3 d"), (0, "0 s ago"), (-90, "1 min ago")]
+)
+def test_what_is_to_come(left: int, words: str) -> None:
+    """Or is over by now."""
+    assert words == human.until(1_000_000 + left, 1_000_000)
+
+
 def test_moments_are_exact() -> None:
     """A pipe gets what a program can read."""
     assert human.moment(1_795_415_944) == "2026-11-23T06:39:04Z"

@@ -27,6 +27,12 @@ def _shown(amount: int, measure: Measure) -> str:
     return str(amount) if measure is Measure.TOKENS else money(amount)
 
 
+def _pleasant(amount: int, measure: Measure) -> str:
+    from overnight.domain.cap import Measure
+
+    return f"{amount:,}" if measure is Measure.TOKENS else _shown(amount, measure)
+
+
 def _raw(state: CapState) -> bytes:
     import msgspec
 
@@ -49,8 +55,18 @@ CAPS: Shape[CapState] = Shape(
         Column("resource", lambda each: each.cap.resource),
         Column("per", lambda each: each.cap.period),
         Column("of", lambda each: each.cap.measure),
-        Column("limit", lambda each: _shown(each.cap.amount, each.cap.measure), right=True),
-        Column("used", lambda each: _shown(each.used, each.cap.measure), right=True),
+        Column(
+            "limit",
+            lambda each: _shown(each.cap.amount, each.cap.measure),
+            lambda each: _pleasant(each.cap.amount, each.cap.measure),
+            right=True,
+        ),
+        Column(
+            "used",
+            lambda each: _shown(each.used, each.cap.measure),
+            lambda each: _pleasant(each.used, each.cap.measure),
+            right=True,
+        ),
         Column("state", lambda each: "reached" if each.reached else "open"),
     ),
     _raw,

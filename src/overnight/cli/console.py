@@ -32,6 +32,11 @@ class Column(Generic[T]):
         return (self.pleasant or self.exact)(row)
 
 
+def count_column(name: str, count: Callable[[T], int]) -> Column[T]:
+    """Give a column of whole numbers."""
+    return Column(name, lambda row: str(count(row)), lambda row: f"{count(row):,}", right=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape(Generic[T]):
     """How one kind of object is shown in each of the three shapes; the first column is its id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,9 +70,19 @@ KEYS: Shape[Key] = Shape(
         Column("begins with", lambda each: each.prefix),
         Column("scopes", lambda each: ",".join(each.scopes)),
         Column("state", _state),
-        Column("created", lambda each: human.moment(each.created_at)),
-        Column("expires", lambda each: human.moment(each.expires_at)),
-        Column("last used", lambda each: human.moment(each.last_used_at)),
+        Column(
+            "created", lambda each: human.moment(each.created_at), lambda each: human.ago(each.created_at, time.time())
+        ),
+        Column(
+            "expires",
+            lambda each: human.moment(each.expires_at),
+            lambda each: human.until(each.expires_at, time.time()),
+        ),
+        Column(
+            "last used",
+            lambda each: human.moment(each.last_used_at),
+            lambda each: human.ago(each.last_used_at, time.time()),
+        ),
     ),
     lambda key: _encoded(_shown(key)),
 )
@@ -82,7 +93,9 @@ CREATED: Shape[CreatedKey] = Shape(
 RESOURCES: Shape[ListedResource] = Shape(
     (
         Column("name", lambda each: each.name),
-        Column("created", lambda each: human.moment(each.created_at)),
+        Column(
+            "created", lambda each: human.moment(each.created_at), lambda each: human.ago(each.created_at, time.time())
+        ),
         Column("offer", lambda each: each.offer or ""),
         Column("from", lambda each: "key file" if each.in_file else ""),
     ),

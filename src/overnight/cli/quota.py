@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from overnight.cli.commands import Group
-from overnight.cli.console import Column, Shape
+from overnight.cli.console import Column, Shape, count_column
 from overnight.cli.exit_codes import ExitCode
 from overnight.cli.failures import CliError
 from overnight.cli.folder import data_folder
@@ -57,12 +57,7 @@ QUOTAS: Shape[Quota] = Shape(
     (
         Column("deployment", lambda each: each.deployment, wraps=True),
         Column("model", lambda each: each.model, wraps=True),
-        Column(
-            "enqueued",
-            lambda each: str(each.enqueued_tokens),
-            lambda each: f"{each.enqueued_tokens:,}",
-            right=True,
-        ),
+        count_column("enqueued", lambda each: each.enqueued_tokens),
         Column(
             "limit",
             lambda each: _tokens(each.maximum_enqueued_tokens),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from overnight.cli.commands import Command
-from overnight.cli.console import Column, Shape
+from overnight.cli.console import Column, Shape, count_column
 from overnight.cli.folder import settings_of
 from overnight.cli.session import Session, pass_session
 
@@ -22,10 +22,6 @@ def _encoded(thing: object) -> bytes:
     import msgspec
 
     return msgspec.json.encode(thing)
-
-
-def _number(count: int) -> str:
-    return f"{count:,}"
 
 
 def _cost_of(priced: PricedTotal) -> str:
@@ -44,42 +40,12 @@ DAYS: Shape[UsageDay] = Shape(
     (
         Column("day", lambda each: each.day),
         Column("deployment", lambda each: each.deployment),
-        Column(
-            "completed",
-            lambda each: str(each.request_counts.completed),
-            lambda each: _number(each.request_counts.completed),
-            right=True,
-        ),
-        Column(
-            "failed",
-            lambda each: str(each.request_counts.failed),
-            lambda each: _number(each.request_counts.failed),
-            right=True,
-        ),
-        Column(
-            "input",
-            lambda each: str(each.usage.input_tokens),
-            lambda each: _number(each.usage.input_tokens),
-            right=True,
-        ),
-        Column(
-            "cached",
-            lambda each: str(each.usage.input_tokens_details.cached_tokens),
-            lambda each: _number(each.usage.input_tokens_details.cached_tokens),
-            right=True,
-        ),
-        Column(
-            "output",
-            lambda each: str(each.usage.output_tokens),
-            lambda each: _number(each.usage.output_tokens),
-            right=True,
-        ),
-        Column(
-            "reasoning",
-            lambda each: str(each.usage.output_tokens_details.reasoning_tokens),
-            lambda each: _number(each.usage.output_tokens_details.reasoning_tokens),
-            right=True,
-        ),
+        count_column("done", lambda each: each.request_counts.completed),
+        count_column("failed", lambda each: each.request_counts.failed),
+        count_column("input", lambda each: each.usage.input_tokens),
+        count_column("cached", lambda each: each.usage.input_tokens_details.cached_tokens),
+        count_column("output", lambda each: each.usage.output_tokens),
+        count_column("reasoning", lambda each: each.usage.output_tokens_details.reasoning_tokens),
         Column("cost", lambda each: each.cost or "", right=True),
     ),
     _encoded,
@@ -89,22 +55,10 @@ TOTALS: Shape[PricedTotal] = Shape(
     (
         Column("resource", lambda each: each.total.resource),
         Column("deployment", lambda each: each.total.deployment),
-        Column(
-            "completed", lambda each: str(each.total.completed), lambda each: _number(each.total.completed), right=True
-        ),
-        Column("failed", lambda each: str(each.total.failed), lambda each: _number(each.total.failed), right=True),
-        Column(
-            "input",
-            lambda each: str(each.total.usage.input_tokens),
-            lambda each: _number(each.total.usage.input_tokens),
-            right=True,
-        ),
-        Column(
-            "output",
-            lambda each: str(each.total.usage.output_tokens),
-            lambda each: _number(each.total.usage.output_tokens),
-            right=True,
-        ),
+        count_column("done", lambda each: each.total.completed),
+        count_column("failed", lambda each: each.total.failed),
+        count_column("input", lambda each: each.total.usage.input_tokens),
+        count_column("output", lambda each: each.total.usage.output_tokens),
         Column("cost", _cost_of, right=True),
     ),
     _flat,

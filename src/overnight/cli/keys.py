@@ -67,7 +67,7 @@ KEYS: Shape[Key] = Shape(
     (
         Column("id", lambda each: each.id),
         Column("resource", lambda each: each.resource),
-        Column("begins with", lambda each: each.prefix),
+        Column("prefix", lambda each: each.prefix),
         Column("scopes", lambda each: ",".join(each.scopes)),
         Column("state", _state),
         Column(
@@ -173,7 +173,7 @@ def list_(session: Session, settings: Settings, resource: str | None) -> None:
         "overnight keys revoke key_1a2b --data-dir data",
     ),
     details="ID is the id of the key, or a beginning of 8 characters or more that no other has, or what `keys list` "
-    "shows as `begins with`. Within 5 seconds the key opens nothing any more. This cannot be undone, so it asks "
+    "shows as `prefix`. Within 5 seconds the key opens nothing any more. This cannot be undone, so it asks "
     "first.\n\n" + _WHERE,
 )
 @click.argument("key_id", metavar="ID")

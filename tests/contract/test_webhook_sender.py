@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from overnight.adapters.webhooks.sender import HttpSender, Resolver
+from overnight.adapters.webhooks.lookups import Resolver
+from overnight.adapters.webhooks.sender import HttpSender
 from overnight.domain.addresses import Policy, parse_policy
+from overnight.domain.ids import ResourceId
 from overnight.ports.webhooks import Sent
 
 LOOPBACK = parse_policy(["127.0.0.0/8", "::1"])
@@ -90,11 +92,11 @@ async def listening(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncI
         yield server, listener.sockets[0].getsockname()[1]
 
 
-def leads_to(*answers: Sequence[str]) -> Callable[[str, int], Awaitable[Sequence[str]]]:
+def leads_to(*answers: Sequence[str]) -> Callable[[str, ResourceId], Awaitable[Sequence[str]]]:
     """Make a resolver that gives one answer after the other."""
     left = list(answers)
 
-    async def resolve(_host: str, _port: int) -> Sequence[str]:
+    async def resolve(_host: str, _resource: ResourceId) -> Sequence[str]:
         return left.pop(0)
 
     return resolve
@@ -103,8 +105,9 @@ def leads_to(*answers: Sequence[str]) -> Callable[[str, int], Awaitable[Sequence
 async def send(url: str, *, policy: Policy = LOOPBACK, resolve=None, seconds: float = 5.0, body: bytes = b"{}") -> Sent:
     """Make one attempt."""
     resolver = Resolver()
+    sender = HttpSender(policy, resolve or resolver, seconds=seconds)
     try:
-        return await HttpSender(policy, resolve or resolver, seconds=seconds).send(url, HEADERS, body)
+        return await sender.send(url, HEADERS, body, resource=ResourceId("mine"))
     finally:
         resolver.close()
 
@@ -158,7 +161,7 @@ async def test_an_attempt_is_over_in_its_time(handle: Handle) -> None:
 
 
 async def test_a_silent_name_server_does_not_hold_up_an_attempt() -> None:
-    async def resolve(_host: str, _port: int) -> Sequence[str]:
+    async def resolve(_host: str, _resource: ResourceId) -> Sequence[str]:
         await asyncio.Event().wait()
         return []
 
@@ -234,7 +237,7 @@ async def test_a_name_that_changes_its_mind_is_asked_once() -> None:
     """The connection goes to the address that was checked: the second answer of a rebinding name comes too late."""
     asked: list[str] = []
 
-    async def resolve(host: str, _port: int) -> Sequence[str]:
+    async def resolve(host: str, _resource: ResourceId) -> Sequence[str]:
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 

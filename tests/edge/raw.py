@@ -13,6 +13,7 @@ class Echo:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.pieces = 0
+        self.asked: list[tuple[str, int]] = []
         self.headers = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -23,6 +24,7 @@ class Echo:
         if scope["path"] == "/wait":
             await self.gate.wait()
         size = 0 if scope["path"] == "/early" else await self._body(receive)
+        self.asked.append((scope["path"], size))
         body = b"%d" % size
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

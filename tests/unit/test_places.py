@@ -7,9 +7,11 @@ from msgspec.structs import replace
 
 from overnight.domain.places import (
     ENTRY_BYTES,
+    MAGIC,
     OTHER,
     REASONS_KEPT,
     TAIL_BYTES,
+    DamagedPlaces,
     Place,
     Reason,
     Reasons,
@@ -21,7 +23,7 @@ from overnight.domain.places import (
     matching,
     numbers_of,
     pack,
-    summary_length,
+    summary_span,
     unpack,
 )
 
@@ -69,15 +71,46 @@ def test_the_places_that_match_are_found_in_order(
     assert list(matching(b"".join(map(pack, places)), state, reasons)) == expected
 
 
-@given(st.integers(0), st.lists(REASONS, max_size=5))
+@given(st.integers(1, 1_000), st.lists(REASONS, max_size=5))
 def test_a_summary_comes_back_as_it_was_written(total: int, reasons: list[Reason]) -> None:
-    """Its length stands at the end."""
-    summary = Summary(total=total, reasons=tuple(reasons))
-    data = encode_summary(summary)
-    length = summary_length(data[-TAIL_BYTES:])
+    """It stands behind the entries, and its length at the end."""
+    within = (replace(reason, first_line=reason.first_line % total) for reason in reasons)
+    summary = Summary(total=total, reasons=tuple(within))
+    data = bytes(len(MAGIC) + total * ENTRY_BYTES) + encode_summary(summary)
+    start, length = summary_span(data[-TAIL_BYTES:], len(data))
 
-    assert len(data) == length + TAIL_BYTES
-    assert decode_summary(data[:length]) == summary
+    assert len(data) == start + length + TAIL_BYTES
+    assert decode_summary(data[start : start + length], start) == summary
+
+
+@pytest.mark.parametrize("length", [0, 1, ENTRY_BYTES + 1, 2**32 - 1])
+def test_a_summary_that_cannot_be_there_is_not_looked_for(length: int) -> None:
+    size = len(MAGIC) + ENTRY_BYTES + 2 + TAIL_BYTES
+
+    with pytest.raises(DamagedPlaces, match="does not end"):
+        summary_span(length.to_bytes(4, "little"), size)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"{", "cannot be read"),
+        (b'{"total":"\xff"}', "cannot be read"),
+        (b'{"total":2}', "not as many entries"),
+        (b'{"total":1,"reasons":[{"state":2,"code":"c","count":1,"first_line":1}]}', "an entry that it has not"),
+        (b'{"total":1,"reasons":[{"state":2,"code":"c","count":1,"first_line":-1}]}', "an entry that it has not"),
+        (b'{"total":1,"reasons":[{"state":9,"code":"c","count":1,"first_line":0}]}', "cannot be read"),
+    ],
+)
+def test_a_summary_that_cannot_be_is_not_believed(data: bytes, problem: str) -> None:
+    with pytest.raises(DamagedPlaces, match=problem):
+        decode_summary(data, len(MAGIC) + ENTRY_BYTES)
+
+
+@pytest.mark.parametrize("entry", [b"", bytes(ENTRY_BYTES - 1), b"\xff" * ENTRY_BYTES])
+def test_an_entry_that_cannot_be_is_not_believed(entry: bytes) -> None:
+    with pytest.raises(DamagedPlaces):
+        unpack(entry, 0)
 
 
 def test_what_lies_too_far_has_no_length() -> None:

@@ -26,6 +26,7 @@ def a_line(**members: object) -> bytes:
         (a_line(response={"status_code": 429, "body": {"error": {"code": 429}}}), "http_429", ""),
         (a_line(response={"status_code": 500, "body": {"error": "broken"}}), "http_500", "broken"),
         (a_line(response={"status_code": 500, "body": [1]}), "http_500", ""),
+        (b'{"custom_id":"a","response":{"status_code":500,"body":{"error":"\xff"}}}', "http_500", ""),
         (a_line(response={"status_code": 500, "body": {"error": "x" * 300}}), "http_500", "x" * 199 + "…"),
     ],
 )

@@ -43,6 +43,12 @@ def crowded() -> Refusal:
     return Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=message, code="too_many_connections")
 
 
+def malformed(reason: str) -> Refusal:
+    """Refuse what is not HTTP, or could be read in two ways; ``reason`` holds nothing of it."""
+    message = f"The request cannot be read as HTTP. {reason}. Let a library write it."
+    return Refusal(status=HTTPStatus.BAD_REQUEST, message=message, code="malformed_request")
+
+
 def long_head() -> Refusal:
     """Refuse headers without end."""
     message = f"The headers of a request may have {MOST_HEADER_BYTES:,} bytes together."

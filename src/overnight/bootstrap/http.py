@@ -1,7 +1,8 @@
 """One HTTP connection, with bounds that the server underneath does not have.
 
 Those are on time and on bytes: for the head of a request, for the pace of its body, and for how long a client may take
-nothing of a reply. A client that goes over one gets an answer where it still waits for one, and is cut off.
+nothing of a reply. A client that goes over one, or sends what can be read in two ways, gets an answer where it still
+waits for one, and is cut off.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overnight.api.addresses import neighbourhood
 from overnight.api.limits import MOST_HEADER_BYTES
-from overnight.api.refusals import crowded, long_head, slow_body, slow_head
+from overnight.api.refusals import crowded, long_head, malformed, slow_body, slow_head
+from overnight.bootstrap.framing import Malformed, check_head, without_upgrade
 from overnight.services.rates import Running
 
 if TYPE_CHECKING:
@@ -72,7 +75,8 @@ class Connection(HttpToolsProtocol):
         self._bounds = crowd.settings
         self._address: str | None = None
         self._in_head = self._in_body = self._begun = False
-        self._requests = 0
+        self._requests = self._unanswered = 0
+        self._plain_head = b""
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._body_bytes = 0
@@ -108,7 +112,8 @@ class Connection(HttpToolsProtocol):
             return
         self._begun = True
         before = self._requests
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.transport.is_closing() or self._in_body:
             return
         if before == self._requests:
@@ -120,6 +125,30 @@ class Connection(HttpToolsProtocol):
             self._refuse(long_head())
         elif self._reading is None:
             self._time_head()
+
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while (end := self._until_upgrade(rest)) is not None:
+                rest = rest[end:]
+                head, self._plain_head = self._plain_head, b""
+                self.parser.feed_data(head)
+        except HttpParserError as error:
+            reason = _reason(error)
+            self.logger.warning("Invalid HTTP request received: %s", reason)
+            self._refuse(malformed(reason))
+
+    def _until_upgrade(self, data: memoryview) -> int | None:
+        """Parse; say where what follows the head of a request for another protocol begins.
+
+        The parser takes such a request for one without a body, whatever its headers say, and its body for another
+        request. We speak no other protocol, so it is parsed once more, without that header.
+        """
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        return None
 
     # --- the head and the body of a request
 
@@ -139,10 +168,16 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """End the head."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        check_head(method, version, self.headers)
+        if self.parser.should_upgrade():
+            self._plain_head = without_upgrade(method, self.url, version, self.headers)
+            return
+        super().on_headers_complete()
+        self._unanswered += 1
         self._in_head, self._in_body = False, True
         self._body_bytes, self._discarded, self._held_up = 0, 0, False
         self._time(self._bounds.body_seconds, self._check_body)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -156,6 +191,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the body; from here it is our turn."""
+        if self._plain_head:
+            return
         self._in_body, self._head_bytes = False, 0
         self._requests += 1
         self._stop_reading_timer()
@@ -209,6 +246,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """End a reply; what a closing connection has not sent yet must not keep it open for ever."""
+        self._unanswered -= 1
         super().on_response_complete()
         if self.transport.is_closing():
             self._time_writing()
@@ -240,15 +278,27 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Say why, if the client can still be told, and hang up."""
-        if not self._replying():
+        if self._may_speak():
             self.transport.write(refusal.encode())
         self._close()
 
-    def _replying(self) -> bool:
-        begun = self._requests > 0 or self._in_body
-        return begun and self.cycle.response_started and not self.cycle.response_complete
+    def _may_speak(self) -> bool:
+        """Say whether what is written now can only be taken for the answer to the request that is refused."""
+        if self._in_body:
+            return self._unanswered == 1 and not self.cycle.response_started
+        return not self._unanswered
 
     def _close(self) -> None:
         self._stop_reading_timer()
         self.transport.close()
         self._time_writing()
+
+
+def _reason(error: HttpParserError) -> str:
+    """Say what is wrong, without a word of the request."""
+    match error.__context__:
+        case Malformed() as malformed_head:
+            return str(malformed_head)
+        case HttpParserInvalidURLError():
+            return "Invalid URL"
+    return str(error)

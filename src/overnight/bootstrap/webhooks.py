@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overnight.adapters.webhooks.sender import HttpSender, Resolver
+from overnight.adapters.webhooks.lookups import Resolver
+from overnight.adapters.webhooks.sender import HttpSender
 from overnight.dispatch.webhooks import WebhookDispatcher
 from overnight.services.webhooks import WebhookService
 

@@ -44,6 +44,7 @@ CALLS: Mapping[str, str] = {
     "invalid_api_key": "The key is missing or unknown, or the token bad. Set OVERNIGHT_API_KEY, or pass `--api-key`",
     "invalid_type": "A field has the wrong type; `param` names it",
     "invalid_value": "A field has a value that is not supported; the message lists those that are",
+    "malformed_request": "The call is not HTTP as it must be; the message says why. Look at a proxy on the way",
     "method_not_allowed": "The path exists, but not for this method",
     "missing_required_parameter": "A field is missing; `param` names it",
     "model_not_found": "The service knows no such model. `overnight api GET /models` lists those it knows",

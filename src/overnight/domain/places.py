@@ -41,6 +41,10 @@ class State(IntEnum):
     NOT_RUN = 3
 
 
+class DamagedPlaces(Exception):
+    """A blob of places, or what it points to, is not what was written."""
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request: where its line and its result lie, and what is known of how it ended.
 
@@ -129,12 +133,16 @@ def pack(place: Place) -> bytes:
 
 
 def unpack(entries: bytes | bytearray, number: int) -> Place:
-    """Read the entry of this number, from 0."""
-    low, high, size, got_low, got_high, got_size, state, reason, status, sent, received = _ENTRY.unpack_from(
-        entries, number * ENTRY_BYTES
-    )
+    """Read the entry of this number, from 0. Raises ``DamagedPlaces``."""
+    try:
+        low, high, size, got_low, got_high, got_size, state_number, reason, status, sent, received = _ENTRY.unpack_from(
+            entries, number * ENTRY_BYTES
+        )
+        state = State(state_number)
+    except (struct.error, ValueError) as error:
+        raise DamagedPlaces("an entry cannot be read") from error
     return Place(
-        state=State(state),
+        state=state,
         input_offset=low | high << 32,
         input_length=size,
         offset=got_low | got_high << 32,
@@ -164,15 +172,29 @@ def encode_summary(summary: Summary) -> bytes:
     return data + _SUMMARY_LENGTH.pack(len(data))
 
 
-def summary_length(tail: bytes) -> int:
-    """Read how long the summary is from the last ``TAIL_BYTES`` of the blob."""
+def summary_span(tail: bytes, size: int) -> tuple[int, int]:
+    """Say where the summary is, and how long, by the last ``TAIL_BYTES`` of a blob of this size.
+
+    Raises ``DamagedPlaces``.
+    """
     length: int = _SUMMARY_LENGTH.unpack(tail)[0]
-    return length
+    start = size - TAIL_BYTES - length
+    if start < len(MAGIC) or (start - len(MAGIC)) % ENTRY_BYTES:
+        raise DamagedPlaces("it does not end as it should")
+    return start, length
 
 
-def decode_summary(data: bytes) -> Summary:
-    """Read the summary. Raises ``msgspec.DecodeError``."""
-    return msgspec.json.decode(data, type=Summary)
+def decode_summary(data: bytes, start: int) -> Summary:
+    """Read the summary that was found at ``start``. Raises ``DamagedPlaces``."""
+    try:
+        summary = msgspec.json.decode(data, type=Summary)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedPlaces("its summary cannot be read") from error
+    if len(MAGIC) + summary.total * ENTRY_BYTES != start:
+        raise DamagedPlaces("it has not as many entries as it says")
+    if not all(0 <= reason.first_line < summary.total for reason in summary.reasons):
+        raise DamagedPlaces("its summary names an entry that it has not")
+    return summary
 
 
 def numbers_of(reasons: Sequence[Reason], code: str) -> frozenset[int]:

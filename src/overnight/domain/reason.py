@@ -84,7 +84,8 @@ def custom_id_in(head: bytes) -> str | None:
 def _reason_in_body(body: msgspec.Raw) -> _Reason:
     try:
         error = _body_decoder.decode(body).error
-    except (msgspec.MsgspecError, RecursionError):  # some servers answer with text, or with an error of another shape
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Some servers answer with text, or with an error of another shape.
         return _Reason()
     return error if isinstance(error, _Reason) else _Reason(message=error)
 

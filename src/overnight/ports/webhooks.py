@@ -63,8 +63,9 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 class Sender(Protocol):
     """Makes one attempt."""
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Sent:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, resource: ResourceId) -> Sent:
         """POST a body once, within ``SEND_SECONDS`` of real time, to an address that may be reached.
 
-        Follows no redirect. Raises nothing that the receiver could cause.
+        Follows no redirect. Raises nothing that the receiver could cause. Names whose look-up takes long for one
+        resource hold up no attempt of another.
         """

@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import msgspec
+import structlog
 
 from overnight.domain.blob_keys import index_key, places_key
 from overnight.domain.errors import Conflict, NotFound, Unavailable
-from overnight.domain.places import State, unpack
+from overnight.domain.places import DamagedPlaces, State, unpack
 from overnight.domain.reason import ending
 from overnight.services.live import LiveView, LiveViews
 from overnight.services.merged import merged_lines
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from overnight.ports.clock import Clock
     from overnight.ports.files import Files
     from overnight.ports.results import ResultLogs
+
+log = structlog.get_logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,13 +190,21 @@ class RequestService:
 
     @asynccontextmanager
     async def ended(self, batch: Batch) -> AsyncIterator[Sheet]:
-        """Open the sheet of a batch that has ended. Raises ``Conflict`` if where its requests lie is not known."""
+        """Open the sheet of a batch that has ended. Raises ``Conflict`` if where its requests lie is not known.
+
+        It may turn out to be damaged at any time while it is open.
+        """
         async with AsyncExitStack() as stack:
             try:
                 opened = await self._open_ended(batch, stack)
             except FileNotFoundError as error:
                 raise _not_known(batch) from error
-            yield opened.sheet
+            except DamagedPlaces as error:
+                raise _damaged(batch, error) from error
+            try:
+                yield opened.sheet
+            except DamagedPlaces as error:
+                raise _damaged(batch, error) from error
 
     async def _look(
         self,
@@ -218,6 +229,8 @@ class RequestService:
             if again:
                 message = f"The requests of the batch '{batch.id}' cannot be read now. Try again later."
                 raise Unavailable(message) from error
+        except DamagedPlaces as error:
+            raise _damaged(batch, error) from error
         # It has ended meanwhile, and what belonged to its run is gone.
         return await self._look(resource, batch_id, look, nothing, again=True)
 
@@ -297,5 +310,14 @@ def _not_known(batch: Batch) -> Conflict:
     message = (
         f"Where the requests of the batch '{batch.id}' lie is not known any more: its files are gone, or it ended under"
         " a version that did not write this down. Read its output and error file while they are there."
+    )
+    return Conflict(message)
+
+
+def _damaged(batch: Batch, error: DamagedPlaces) -> Conflict:
+    log.error("places.damaged", batch_id=batch.id, reason=str(error))
+    message = (
+        f"What was written down about where the requests of the batch '{batch.id}' lie is damaged ({error}). Read its"
+        " output and error file instead, and tell the operator: the disk may be failing."
     )
     return Conflict(message)

@@ -17,12 +17,13 @@ from overnight.domain.places import (
     ENTRY_BYTES,
     MAGIC,
     TAIL_BYTES,
+    DamagedPlaces,
     State,
     Summary,
     decode_summary,
     matching,
     numbers_of,
-    summary_length,
+    summary_span,
     unpack,
 )
 from overnight.domain.reason import custom_id_in
@@ -89,7 +90,10 @@ class RequestPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sheet(Protocol):
-    """The requests of a batch. What is missing of its files is ``None``; every call may raise ``OSError``."""
+    """The requests of a batch. What is missing of its files is ``None``.
+
+    Every call may raise ``OSError``, and ``DamagedPlaces`` of a batch that has ended.
+    """
 
     @property
     def total(self) -> int:
@@ -122,31 +126,42 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class EndedSheet:
-    """The requests of a batch that has ended, by the blob of places and the descriptors of its files."""
+    """The requests of a batch that has ended, by the blob of places and the descriptors of its files.
+
+    Places may be damaged, and nothing that they say is believed before it is seen to be possible.
+    """
 
     def __init__(self, places: int, source: int | None, output: int | None, errors: int | None) -> None:
         self._places = places
         self._source = source
         self._files = {State.SUCCEEDED: output, State.FAILED: errors, State.NOT_RUN: errors}
+        self._sizes = {file: os.fstat(file).st_size for file in (source, output, errors) if file is not None}
         summary = self._summary()
         self.total = summary.total
         self.reasons = summary.reasons
 
     def _summary(self) -> Summary:
-        end = os.fstat(self._places).st_size - TAIL_BYTES
-        length = summary_length(os.pread(self._places, TAIL_BYTES, end))
-        return decode_summary(os.pread(self._places, length, end - length))
+        size = os.fstat(self._places).st_size
+        if size < len(MAGIC) + TAIL_BYTES or os.pread(self._places, len(MAGIC), 0) != MAGIC:
+            raise DamagedPlaces("it does not begin as it should")
+        start, length = summary_span(os.pread(self._places, TAIL_BYTES, size - TAIL_BYTES), size)
+        return decode_summary(os.pread(self._places, length, start), start)
 
     def entries(self, first: int, count: int) -> bytes:
         count = max(min(count, self.total - first), 0)
         return os.pread(self._places, count * ENTRY_BYTES, len(MAGIC) + first * ENTRY_BYTES)
 
     def line(self, number: int, place: Place) -> Span | None:  # noqa: ARG002 - other sheets need the number
-        return None if self._source is None else Span(self._source, place.input_offset, place.input_length)
+        return None if self._source is None else self._span(self._source, place.input_offset, place.input_length)
 
     def result(self, place: Place) -> Span | None:
         file = self._files.get(place.state)
-        return None if file is None else Span(file, place.offset, place.length)
+        return None if file is None else self._span(file, place.offset, place.length)
+
+    def _span(self, file: int, offset: int, length: int) -> Span:
+        if offset + length > self._sizes[file]:
+            raise DamagedPlaces("an entry points behind the end of a file")
+        return Span(file, offset, length)
 
 
 class LiveSheet:
@@ -171,7 +186,10 @@ class LiveSheet:
 
 
 def read_page(sheet: Sheet, query: RequestQuery) -> RequestPage:
-    """Read a page; a search by custom_id that has found too little stops at its bounds. Raises ``OSError``."""
+    """Read a page; a search by custom_id that has found too little stops at its bounds.
+
+    Raises ``OSError`` and ``DamagedPlaces``.
+    """
     reasons = None if query.code is None else numbers_of(sheet.reasons, query.code)
     rows: list[RequestRow] = []
     search = _Search(query)
@@ -187,7 +205,7 @@ def read_page(sheet: Sheet, query: RequestQuery) -> RequestPage:
 def find_line(sheet: Sheet, custom_id: str, first: int) -> tuple[int | None, int | None]:
     """Look for a request by its whole custom_id, from a line on: give its line, else where to go on.
 
-    Raises ``OSError``.
+    Raises ``OSError`` and ``DamagedPlaces``.
     """
     search = _Search(RequestQuery(offset=first, custom_id=custom_id))
     for line, place in _matches(sheet, RequestQuery(offset=first), None):
@@ -199,7 +217,7 @@ def find_line(sheet: Sheet, custom_id: str, first: int) -> tuple[int | None, int
 
 
 def read_row(sheet: Sheet, line: int) -> tuple[RequestRow, Place]:
-    """Read one request. Raises ``OSError``."""
+    """Read one request. Raises ``OSError`` and ``DamagedPlaces``."""
     place = unpack(sheet.entries(line, 1), 0)
     return to_row(sheet, line, place, _custom_id(sheet.line(line, place), sheet, place)), place
 
@@ -218,7 +236,7 @@ def to_row(sheet: Sheet, line: int, place: Place, custom_id: str | None) -> Requ
 
 
 def lines_in(sheet: Sheet, states: frozenset[State]) -> Iterator[Span]:
-    """Give the lines of the requests in these states, in order. Raises ``OSError``."""
+    """Give the lines of the requests in these states, in order. Raises ``OSError`` and ``DamagedPlaces``."""
     matches = _matches(sheet, RequestQuery(), None)
     spans = (sheet.line(line, place) for line, place in matches if place.state in states)
     return (span for span in spans if span is not None)
@@ -255,12 +273,15 @@ def _matches(sheet: Sheet, query: RequestQuery, reasons: frozenset[int] | None) 
 
 def _custom_id(span: Span | None, sheet: Sheet, place: Place) -> str | None:
     """Read a custom_id off the line of the request or, where that is gone, off its result."""
-    if span is not None and span.length:
-        return _custom_id_of_line(span)
-    result = sheet.result(place)
-    if result is None:
-        return None
-    return custom_id_in(result.read(_HEAD_BYTES)) or custom_id_in(result.read())
+    try:
+        if span is not None and span.length:
+            return _custom_id_of_line(span)
+        result = sheet.result(place)
+        if result is None:
+            return None
+        return custom_id_in(result.read(_HEAD_BYTES)) or custom_id_in(result.read())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedPlaces("an entry points to what is no request") from error
 
 
 def _custom_id_of_line(span: Span) -> str:

@@ -172,7 +172,8 @@ async def attempt_once(sender: Sender, clock: Clock, endpoint: Endpoint, event: 
     """Send an event once, signed for this moment, and give what came of it."""
     now, began = clock.now(), clock.ticks()
     body = event.body()
-    sent = await sender.send(endpoint.url, headers(event, body, endpoint.secrets(now), now), body)
+    signed = headers(event, body, endpoint.secrets(now), now)
+    sent = await sender.send(endpoint.url, signed, body, resource=endpoint.resource)
     return Attempt(
         at=now,
         seconds=clock.ticks() - began,

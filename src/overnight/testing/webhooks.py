@@ -146,7 +146,8 @@ class ScriptedReceivers:
         self.answer = answer or _take_it
         self._now = now
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Sent:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, resource: ResourceId) -> Sent:
+        del resource
         posted = Posted(url=url, headers=headers, body=body, at=self._now())
         self.posted.append(posted)
         return await self.answer(posted)

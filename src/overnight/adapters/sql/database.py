@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select
 
-NEWEST_VERSION = "0007"
+NEWEST_VERSION = "0008"
 """The newest of the migrations; with a database of this version there is nothing to do at the start."""
 
 _BUSY_MILLISECONDS = 10_000

@@ -193,6 +193,7 @@ webhook_deliveries = Table(
     Column("attempts", BigInteger, nullable=False),
     Index("webhook_deliveries_of_endpoint", "endpoint_id", "event_id", unique=True),
     Index("webhook_deliveries_by_due", "status", "due_at"),
+    Index("webhook_deliveries_in_turn", "endpoint_id", "status", "due_at"),
 )
 
 webhook_attempts = Table(

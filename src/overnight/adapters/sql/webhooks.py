@@ -33,9 +33,8 @@ _PENDING = deliveries.c.status == DeliveryStatus.PENDING
 class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that is due; ``turn`` counts those of its receiver."""
 
+    seq: int
     endpoint_id: EndpointId
-    event_id: str
-    epoch: int
     turn: int
 
 
@@ -125,16 +124,16 @@ class SqlWebhooks:
     async def claim(
         self, *, now: float, until: float, limit: int, each: int, busy: Mapping[EndpointId, int]
     ) -> Sequence[Claimed]:
-        due = (_PENDING, deliveries.c.due_at <= now, deliveries.c.endpoint_id.not_in(_full(busy, each)))
+        due = (_PENDING, deliveries.c.due_at <= now)
+        # Asked every second, and nearly always the answer is no.
         if await self._database.row(select(literal(1)).select_from(deliveries).where(*due).limit(1)) is None:
             return []
-        found = await self._database.records(_in_turn(due, each, limit), _Candidate)
+        found = await self._database.records(_in_turn(due, _full(busy, each), each, limit), _Candidate)
         free = [one for one in found if one.turn + busy.get(one.endpoint_id, 0) <= each]
-        claimed = []
+        if not free:
+            return []
         async with self._database.transaction() as connection:
-            for candidate in free:
-                taken = await _take(connection, candidate, until)
-                claimed += [taken] if taken is not None else []
+            claimed = await _take(connection, [one.seq for one in free], due, until)
         if claimed:
             reached("webhook.claimed")
         return claimed
@@ -168,7 +167,7 @@ def _owned(resource: ResourceId, endpoint_id: EndpointId) -> tuple[ColumnElement
     return endpoints.c.resource == resource, endpoints.c.id == endpoint_id
 
 
-def _is(seen: Delivery | _Candidate) -> tuple[ColumnElement[bool], ...]:
+def _is(seen: Delivery) -> tuple[ColumnElement[bool], ...]:
     """Name a pending delivery as its reader knows it: a raised epoch is another claim."""
     same = (deliveries.c.endpoint_id == seen.endpoint_id, deliveries.c.event_id == seen.event_id)
     return (*same, deliveries.c.epoch == seen.epoch, _PENDING)
@@ -178,26 +177,36 @@ def _full(busy: Mapping[EndpointId, int], each: int) -> list[EndpointId]:
     return [endpoint_id for endpoint_id, count in busy.items() if count >= each]
 
 
-def _in_turn(due: tuple[ColumnElement[bool], ...], each: int, limit: int) -> Select[tuple[str, str, int, int]]:
-    """Find the first due deliveries of each receiver, in the order in which they are to be sent."""
-    order = func.row_number().over(
-        partition_by=deliveries.c.endpoint_id, order_by=(deliveries.c.due_at, deliveries.c.seq)
+def _in_turn(
+    due: tuple[ColumnElement[bool], ...], full: list[EndpointId], each: int, limit: int
+) -> Select[tuple[int, str, int]]:
+    """Find the first due deliveries of each receiver, in the order in which they are to be sent.
+
+    Of each receiver the index gives these and no more, however many wait behind them.
+    """
+    order = (deliveries.c.due_at, deliveries.c.seq)
+    of_receiver = deliveries.c.endpoint_id == endpoints.c.id
+    first = select(deliveries.c.seq).where(of_receiver, *due).order_by(*order).limit(each).correlate(endpoints)
+    turn = func.row_number().over(partition_by=deliveries.c.endpoint_id, order_by=order).cast(Integer).label("turn")
+    numbered = (
+        select(deliveries.c.seq, deliveries.c.endpoint_id, deliveries.c.due_at, turn)
+        .select_from(endpoints)
+        .join(deliveries, deliveries.c.seq.in_(first))
+        .where(endpoints.c.id.not_in(full))
+        .subquery()
     )
-    numbered = select(deliveries, order.label("turn")).where(*due).subquery()
-    columns = (
-        numbered.c.endpoint_id,
-        numbered.c.event_id,
-        numbered.c.epoch,
-        numbered.c.turn.cast(Integer).label("turn"),
-    )
-    return select(*columns).where(numbered.c.turn <= each).order_by(numbered.c.turn, numbered.c.due_at).limit(limit)
+    columns = (numbered.c.seq, numbered.c.endpoint_id, numbered.c.turn)
+    return select(*columns).order_by(numbered.c.turn, numbered.c.due_at, numbered.c.seq).limit(limit)
 
 
-async def _take(connection: AsyncConnection, candidate: _Candidate, until: float) -> Claimed | None:
-    taking = update(deliveries).where(*_is(candidate)).values(epoch=candidate.epoch + 1, due_at=until)
-    if (await connection.execute(taking)).rowcount != 1:
-        return None
-    same = (deliveries.c.endpoint_id == candidate.endpoint_id, deliveries.c.event_id == candidate.event_id)
-    delivery = (await connection.execute(select(deliveries).where(*same))).mappings().one()
-    to = (await connection.execute(select(endpoints).where(endpoints.c.id == candidate.endpoint_id))).mappings().one()
-    return Claimed(delivery=to_record(Delivery, dict(delivery)), endpoint=to_record(Endpoint, dict(to)))
+async def _take(
+    connection: AsyncConnection, seqs: list[int], due: tuple[ColumnElement[bool], ...], until: float
+) -> list[Claimed]:
+    """Claim these deliveries, but those that another took meanwhile: they are due no more."""
+    values = {"epoch": deliveries.c.epoch + 1, "due_at": until}
+    taking = update(deliveries).where(deliveries.c.seq.in_(seqs), *due).values(values).returning(*deliveries.c)
+    rows = {row["seq"]: dict(row) for row in (await connection.execute(taking)).mappings()}
+    wanted = select(endpoints).where(endpoints.c.id.in_({row["endpoint_id"] for row in rows.values()}))
+    receivers = {row["id"]: to_record(Endpoint, dict(row)) for row in (await connection.execute(wanted)).mappings()}
+    taken = (rows[seq] for seq in seqs if seq in rows)
+    return [Claimed(delivery=to_record(Delivery, row), endpoint=receivers[row["endpoint_id"]]) for row in taken]

@@ -11,7 +11,6 @@ import asyncio
 import os
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -29,11 +28,10 @@ if TYPE_CHECKING:
     from httpcore2 import SOCKET_OPTION, AsyncNetworkStream
 
     from overnight.domain.addresses import Target
+    from overnight.domain.ids import ResourceId
 
-    Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+    Resolve = Callable[[str, ResourceId], Awaitable[Sequence[str]]]
 
-# A resolver that does not answer holds its thread for half a minute.
-_LOOKUPS_AT_ONCE = 8
 _MOST_ADDRESSES = 4
 
 
@@ -41,33 +39,13 @@ class _Refused(Exception):
     """No address of the host may be connected to, or it has none."""
 
 
-class Resolver:
-    """The system's resolver, in threads of its own: a silent name server must not hold up other work."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, thread_name_prefix="webhook-lookup")
-
-    def close(self) -> None:
-        """Wait for nothing any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """Give the addresses of a host. Raises ``OSError``."""
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, _look_up, host, port)
-        return list(dict.fromkeys(found))
-
-
-def _look_up(host: str, port: int) -> list[str]:
-    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
 class _CheckedNetwork(AsyncNetworkBackend):
     """Connects, for one attempt, to an address that the policy lets through, and to no other."""
 
-    def __init__(self, policy: Policy, resolve: Resolve) -> None:
+    def __init__(self, policy: Policy, resolve: Resolve, resource: ResourceId) -> None:
         self._policy = policy
         self._resolve = resolve
+        self._resource = resource
         self._network = AnyIOBackend()
         self._opened: list[AsyncNetworkStream] = []
 
@@ -85,7 +63,7 @@ class _CheckedNetwork(AsyncNetworkBackend):
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> AsyncNetworkStream:
         problem = "the host has no address"
-        for text in (await self._resolve(host, port))[:_MOST_ADDRESSES]:
+        for text in (await self._resolve(host, self._resource))[:_MOST_ADDRESSES]:
             refusal = self._policy.problem(host, ip_address(text.partition("%")[0]))
             if refusal is not None:
                 problem = f"the host leads to {refusal}, which webhooks may not reach"
@@ -109,11 +87,11 @@ class HttpSender:
         self._seconds = seconds
         self._tls: ssl.SSLContext | None = None
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Sent:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, resource: ResourceId) -> Sent:
         try:
             target = parse_url(url)
             async with asyncio.timeout(self._seconds):
-                return await self._post(target, headers, body)
+                return await self._post(target, headers, body, resource)
         except TimeoutError:
             return Sent(error=f"no answer within {self._seconds:g} seconds")
         except _Refused as error:
@@ -125,9 +103,9 @@ class HttpSender:
         except ValueError as error:
             return Sent(error=f"the URL cannot be used: {error}")
 
-    async def _post(self, target: Target, headers: Mapping[str, str], body: bytes) -> Sent:
+    async def _post(self, target: Target, headers: Mapping[str, str], body: bytes, resource: ResourceId) -> Sent:
         tls = await self._tls_context() if target.secure else None
-        network = _CheckedNetwork(self._policy, self._resolve)
+        network = _CheckedNetwork(self._policy, self._resolve, resource)
         try:
             async with (
                 AsyncConnectionPool(ssl_context=tls, network_backend=network) as pool,

@@ -4,41 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.engine.accounts import CAP_CODE, check_books, set_cap
 from tests.engine.house import House, number_of
 
-from overnight.domain.accounting import Days, difference, tally_of
 from overnight.domain.batch import Batch, BatchStatus
 from overnight.domain.cap import Cap, Measure, Period
 from overnight.domain.errors import Unavailable
 from overnight.domain.ids import DEFAULT_RESOURCE, ResourceId
-from overnight.domain.result import Tally
 from overnight.testing.in_process import Reply, always, answer
 
 S = BatchStatus
-CODE = "billing_hard_limit_reached"
-EVER = Days(first="1970-01-01", last="9999-12-31")
-
-
-async def _cap(house: House, amount: int, period: Period = Period.DAY, measure: Measure = Measure.TOKENS) -> None:
-    await house.usage.set_cap(Cap(resource=DEFAULT_RESOURCE, period=period, measure=measure, amount=amount))
-
-
-async def _booked(house: House) -> Tally:
-    """Give what the books say of all resources and days."""
-    sum_ = Tally()
-    for total in await house.stores.books.totals(EVER):
-        booked = Tally(completed=total.completed, failed=total.failed, usage=total.usage)
-        sum_ = difference(booked, difference(Tally(), sum_))
-    return sum_
-
-
-async def _check_books(house: House, *batches: Batch) -> None:
-    """The books must add up to what the batches count."""
-    counted = Tally()
-    for batch in batches:
-        counted = difference(tally_of(await house.look(batch)), difference(Tally(), counted))
-
-    assert await _booked(house) == counted
 
 
 def _tokens_of(batch: Batch) -> int:
@@ -50,7 +25,7 @@ class TestInValidation:
 
     async def test_a_batch_fails_once_the_cap_is_reached(self, house: House) -> None:
         """The message says which cap, and what to do."""
-        await _cap(house, 0)
+        await set_cap(house, 0)
         batch = await house.submit(3)
         house.start()
 
@@ -58,23 +33,23 @@ class TestInValidation:
 
         assert done.status is S.FAILED
         [problem] = done.errors
-        assert problem.code == CODE
+        assert problem.code == CAP_CODE
         assert "0 tokens a day" in problem.message
         assert "ask the operator" in problem.message
         assert house.upstream.sent == []
 
     async def test_a_higher_cap_lets_new_batches_run_at_once(self, house: House) -> None:
         """No second is waited for."""
-        await _cap(house, 0)
+        await set_cap(house, 0)
         house.start()
         await house.reach(await house.submit(1))
-        await _cap(house, 1_000_000)
+        await set_cap(house, 1_000_000)
 
         assert (await house.reach(await house.submit(1))).status is S.COMPLETED
 
     async def test_a_cap_that_was_taken_away_stops_nothing(self, house: House) -> None:
         """As if it had never been."""
-        await _cap(house, 0)
+        await set_cap(house, 0)
         house.start()
         await house.reach(await house.submit(1))
         await house.usage.remove_cap(DEFAULT_RESOURCE, Period.DAY, Measure.TOKENS)
@@ -94,14 +69,14 @@ class TestInValidation:
         """In UTC, which is less than two hours away here; and a cap a month does not."""
         house.start()
         used = _tokens_of(await house.reach(await house.submit(3)))
-        await _cap(house, used)
+        await set_cap(house, used)
         await house.clock.advance(1)
         assert (await house.reach(await house.submit(1))).status is S.FAILED
         house.clock.jump(7_200)
 
         assert (await house.reach(await house.submit(1))).status is S.COMPLETED
 
-        await _cap(house, used, Period.MONTH)
+        await set_cap(house, used, Period.MONTH)
         assert (await house.reach(await house.submit(1))).status is S.FAILED
 
 
@@ -112,7 +87,7 @@ class TestInMidRun:
         """In flight is recorded; what was not run says why."""
         house.upstream.script = always(answer(), delay=5)
         batch = await house.submit(60)
-        await _cap(house, 40)
+        await set_cap(house, 40)
         house.start()
 
         done = await house.reach(batch)
@@ -120,12 +95,12 @@ class TestInMidRun:
         sent = len(house.upstream.sent)
         assert done.status is S.CANCELLED
         assert done.cancelling_at is not None
-        assert [problem.code for problem in done.errors] == [CODE]
+        assert [problem.code for problem in done.errors] == [CAP_CODE]
         output, errors = await house.check(done)
         assert 0 < len(output) == sent < 60
-        assert {entry["error"]["code"] for entry in errors} == {CODE}
+        assert {entry["error"]["code"] for entry in errors} == {CAP_CODE}
         assert _tokens_of(done) >= 40
-        await _check_books(house, done)
+        await check_books(house, done)
         await house.clock.advance(600)
         assert len(house.upstream.sent) == sent
 
@@ -134,12 +109,12 @@ class TestInMidRun:
         held = asyncio.Event()
         house.upstream.script = lambda sent: Reply(outcome=answer(), held=None if number_of(sent.body) < 5 else held)
         batch = await house.submit(60)
-        await _cap(house, 10)
+        await set_cap(house, 10)
         house.start()
 
         stopping = await house.reach(batch, S.CANCELLING)
 
-        assert [problem.code for problem in stopping.errors] == [CODE]
+        assert [problem.code for problem in stopping.errors] == [CAP_CODE]
         held.set()
         done = await house.reach(batch)
         await house.check(done)
@@ -149,7 +124,7 @@ class TestInMidRun:
         """By the price of the deployment."""
         house.upstream.script = always(answer(), delay=5)
         batch = await house.submit(60)
-        await _cap(house, 100, measure=Measure.SPEND)
+        await set_cap(house, 100, measure=Measure.SPEND)
         house.start()
 
         done = await house.reach(batch)
@@ -162,22 +137,22 @@ class TestInMidRun:
         """The cap is of the resource."""
         house.upstream.script = always(answer(), delay=5)
         batches = [await house.submit(60), await house.submit(60)]
-        await _cap(house, 60)
+        await set_cap(house, 60)
         house.start()
 
         ended = [await house.reach(batch) for batch in batches]
 
         assert [batch.status for batch in ended] == [S.CANCELLED, S.CANCELLED]
-        assert [problem.code for batch in ended for problem in batch.errors] == [CODE, CODE]
+        assert [problem.code for batch in ended for problem in batch.errors] == [CAP_CODE, CAP_CODE]
         for batch in ended:
             await house.check(batch)
-        await _check_books(house, *ended)
+        await check_books(house, *ended)
 
     async def test_a_batch_with_nothing_left_to_start_just_completes(self, house: House) -> None:
         """It would have used as much anyway."""
         batch = await house.submit(3)
         house.upstream.script = lambda sent: Reply(outcome=answer(), delay=5.0 * number_of(sent.body) + 5)
-        await _cap(house, 1)
+        await set_cap(house, 1)
         house.start()
 
         done = await house.reach(batch)
@@ -192,7 +167,7 @@ class TestInMidRun:
         house.start()
         await house.sent(8)
         await house.cancel(batch)
-        await _cap(house, 0)
+        await set_cap(house, 0)
 
         done = await house.reach(batch)
 
@@ -215,7 +190,7 @@ class TestInMidRun:
             return problem
 
         house.usage.why_stopped = cancel_first  # type: ignore[method-assign]
-        await _cap(house, 1)
+        await set_cap(house, 1)
 
         done = await house.reach(batch)
 
@@ -238,7 +213,7 @@ class TestInMidRun:
                 raise Unavailable(message)
             return await original(*args)
 
-        await _cap(house, 1)
+        await set_cap(house, 1)
         house.stores.caps.all = fail_some
 
         done = await house.reach(batch)
@@ -269,7 +244,7 @@ class TestCrashes:
                 await asyncio.Event().wait()
             return bool(await original(new, **more))
 
-        await _cap(house, 20)
+        await set_cap(house, 20)
         house.stores.batches.save = crash
         await house.clock.run_until(crashed.is_set)
         await house.kill()
@@ -280,11 +255,11 @@ class TestCrashes:
         done = await house.reach(batch)
 
         assert done.status is S.CANCELLED
-        assert [problem.code for problem in done.errors] == [CODE]
+        assert [problem.code for problem in done.errors] == [CAP_CODE]
         assert len(house.upstream.sent) == sent < 60
         _, errors = await house.check(done)
-        assert {entry["error"]["code"] for entry in errors} == {CODE}
-        await _check_books(house, done)
+        assert {entry["error"]["code"] for entry in errors} == {CAP_CODE}
+        await check_books(house, done)
 
     async def test_what_a_crash_kept_from_being_noted_counts_before_anything_is_started(self, house: House) -> None:
         """The next owner finds it in the log."""
@@ -295,7 +270,7 @@ class TestCrashes:
             return True
 
         house.stores.batches.record_progress = never
-        await _cap(house, 20)
+        await set_cap(house, 20)
         house.start()
         await house.sent(16)
         await house.clock.advance(1)
@@ -309,7 +284,7 @@ class TestCrashes:
 
         assert (done.status, len(house.upstream.sent)) == (S.CANCELLED, sent)
         await house.check(done)
-        await _check_books(house, done)
+        await check_books(house, done)
 
     async def test_a_batch_that_was_done_completes_though_the_cap_is_reached(self, house: House) -> None:
         """Only its last note was lost."""
@@ -327,7 +302,7 @@ class TestCrashes:
         house.start()
         await house.clock.run_until(crashed.is_set)
         await house.kill()
-        await _cap(house, 1)
+        await set_cap(house, 1)
         await house.reopen()
         house.start()
 
@@ -335,7 +310,7 @@ class TestCrashes:
 
         assert done.status is S.COMPLETED
         await house.check(done)
-        await _check_books(house, done)
+        await check_books(house, done)
 
     async def test_a_lease_that_was_lost_stops_nothing_of_the_new_owner(self, house: House) -> None:
         """The old one cannot write the stop."""
@@ -355,10 +330,10 @@ class TestCrashes:
             return problem
 
         house.usage.why_stopped = lose_first  # type: ignore[method-assign]
-        await _cap(house, 1)
+        await set_cap(house, 1)
 
         done = await house.reach(batch)
 
         assert (done.status, done.errors) == (S.COMPLETED, ())
         await house.check(done)
-        await _check_books(house, done)
+        await check_books(house, done)

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
+from tests.engine.filters import GUARD, MODERATION, add_filter, chat, guard, moderation, says
 from tests.engine.house import MODEL, House, line, number_of
 
 from overnight.dispatch import filtering
 from overnight.domain.batch import BatchStatus
-from overnight.domain.content_filter import ContentFilter, FilterKind, Judged, OnTrouble, Threshold, Thresholds
+from overnight.domain.content_filter import ContentFilter, Judged, OnTrouble, Threshold, Thresholds
 from overnight.domain.deployment import Deployment
 from overnight.domain.flavour import Flavour
 from overnight.domain.result import Answer
@@ -25,36 +26,9 @@ from overnight.testing.in_process import (
     unreachable,
 )
 
-MODERATION = ContentFilter(name="f", kind=FilterKind.MODERATION)
-GUARD = ContentFilter(name="f", kind=FilterKind.GUARD, model="guard")
 SAFE = {"filtered": False, "severity": "safe"}
 ALL_SAFE = dict.fromkeys(("hate", "self_harm", "sexual", "violence"), SAFE)
 HATE_HIGH = {**ALL_SAFE, "hate": {"filtered": True, "severity": "high"}}
-
-
-def chat(number: int, text: str = "hello", **more: Any) -> bytes:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": text}], "n": number, **more}
-    return line(number, body=body)
-
-
-def moderation(sent: Sent) -> Reply:
-    """Find a text hateful by how often `bad` is in it."""
-    given = json.loads(sent.body)["input"]
-    results = [
-        {"category_scores": {"hate": min(0.3 * text.count("bad"), 1.0), "self-harm": 0, "sexual": 0, "violence": 0}}
-        for text in ([given] if isinstance(given, str) else given)
-    ]
-    return Reply(outcome=Answer(status=200, body=json.dumps({"results": results}).encode()))
-
-
-def guard(sent: Sent) -> Reply:
-    said = json.loads(sent.body)["messages"][-1]["content"]
-    return Reply(outcome=says("unsafe\nS10" if "bad" in said else "\n\nsafe"))
-
-
-def says(text: str) -> Answer:
-    body = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 50, "completion_tokens": 9}}
-    return Answer(status=200, body=json.dumps(body).encode())
 
 
 Filtered = Callable[..., InProcessUpstream]
@@ -63,21 +37,7 @@ Filtered = Callable[..., InProcessUpstream]
 @pytest.fixture
 def filtered(quick: House) -> Filtered:
     """Give the deployment of the house a filter, and its upstream."""
-
-    def add(rules: ContentFilter = MODERATION, script: Callable[[Sent], Reply] = moderation) -> InProcessUpstream:
-        judge = InProcessUpstream(quick.clock, script, name="judge")
-        quick.upstreams.append(judge)
-        deployment = Deployment(
-            name=MODEL,
-            model=MODEL,
-            upstreams=(quick.upstream.name,),
-            content_filter=rules,
-            filter_upstreams=(judge.name,),
-        )
-        quick.deployments = ScriptedDeployments([deployment])
-        return judge
-
-    return add
+    return partial(add_filter, quick)
 
 
 async def test_a_filtered_prompt_never_reaches_the_model(quick: House, filtered: Filtered) -> None:

@@ -2,102 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 import structlog
 from msgspec.structs import replace
 from structlog.testing import capture_logs
-from tests.engine.house import MODEL, House, line
+from tests.engine.accounts import EACH, Quota, hold, requests, statuses
+from tests.engine.house import MODEL, House
 
-from overnight.adapters.tokens.choice import ChosenCounters
-from overnight.dispatch.owned import QuotaParts
-from overnight.domain.batch import Batch, BatchStatus, Expiry
+from overnight.domain.batch import BatchStatus, Expiry
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.key import Resource
 from overnight.domain.quota import OverQuota, Own
-from overnight.services.quotas import Inputs, QuotaService
-from overnight.testing.in_process import Reply, answer
-from overnight.testing.offload import InPlace
-from overnight.testing.quotas import MemoryQuotas
-from overnight.testing.stores import MemoryKeys, Tables
 
 S = BatchStatus
-EACH = 8
-"""The tokens of each request here: 7 of the message and its prompt, 1 of the text."""
-
-
-def requests(count: int) -> list[bytes]:
-    """Write requests of ``EACH`` tokens."""
-    messages = [{"role": "user", "content": "word"}]
-    return [line(number, body={"model": MODEL, "messages": messages, "n": number}) for number in range(count)]
-
-
-class Counting(InPlace):
-    """Notes how often a file was checked or counted."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    async def run(self, work: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self.calls.append(work.__name__)
-        return await super().run(work, *args, **kwargs)
-
-
-class Books:
-    """A house with a quota on its one deployment."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.counting = Counting()
-        tables = Tables()
-        self.quotas, self.keys = MemoryQuotas(tables), MemoryKeys(tables)
-
-    def set(self, requests: int | None, over: OverQuota = OverQuota.FAIL) -> None:
-        """Let so many requests be enqueued."""
-        (deployment,) = self.house.deployments.now.deployments
-        tokens = None if requests is None else requests * EACH
-        changed = replace(deployment, enqueued_tokens=tokens, over_quota=over)
-        self.house.deployments.now = replace(self.house.deployments.now, deployments=(changed,))
-        self.open()
-
-    def open(self) -> None:
-        """Work on the stores as they are now."""
-        stores = self.house.stores
-        service = QuotaService(self.quotas, stores.batches, self.house.deployments)
-        inputs = Inputs(stores.blobs, self.counting, self.counting, ChosenCounters({}), self.house.entropy)
-        self.house.quotas = QuotaParts(service=service, inputs=inputs)
-
-    async def enqueued(self) -> int:
-        """Say how many requests are enqueued, as far as their tokens go."""
-        found = await self.house.stores.batches.enqueued(DEFAULT_RESOURCE, [MODEL])
-        return int(found[MODEL]) // EACH
 
 
 @pytest.fixture
-def books(house: House) -> Books:
+def quota(house: House) -> Quota:
     """On memory, and on SQLite and a disk."""
-    return Books(house)
+    return Quota(house)
 
 
-def hold(house: House) -> asyncio.Event:
-    """Let no request be answered until the event is set."""
-    held = asyncio.Event()
-    house.upstream.script = lambda _: Reply(outcome=answer(), held=held)
-    return held
-
-
-async def statuses(house: House, batches: Sequence[Batch]) -> list[BatchStatus]:
-    """Look at several."""
-    return [(await house.look(batch)).status for batch in batches]
-
-
-async def test_without_a_limit_nothing_is_counted(house: House, books: Books) -> None:
+async def test_without_a_limit_nothing_is_counted(house: House, quota: Quota) -> None:
     """It would cost something."""
-    books.set(None)
+    quota.set(None)
     batch = await house.submit(requests(3))
     house.start()
 
@@ -105,17 +34,17 @@ async def test_without_a_limit_nothing_is_counted(house: House, books: Books) ->
 
     assert done.status is S.COMPLETED
     assert (done.prompt_tokens, done.reserved_tokens) == (None, 0)
-    assert books.counting.calls == []
+    assert quota.counting.calls == []
 
 
-async def test_a_batch_holds_its_tokens_until_its_requests_end(house: House, books: Books) -> None:
+async def test_a_batch_holds_its_tokens_until_its_requests_end(house: House, quota: Quota) -> None:
     """And none at its end."""
-    books.set(6)
+    quota.set(6)
     held = hold(house)
     batch = await house.submit(requests(6))
     house.start()
     running = await house.reach(batch, S.IN_PROGRESS)
-    at_first = await books.enqueued()
+    at_first = await quota.enqueued()
     held.set()
 
     done = await house.reach(batch)
@@ -123,13 +52,13 @@ async def test_a_batch_holds_its_tokens_until_its_requests_end(house: House, boo
     assert (running.prompt_tokens, running.reserved_tokens) == (6 * EACH, 6 * EACH)
     assert at_first == 6
     assert done.status is S.COMPLETED
-    assert await books.enqueued() == 0
+    assert await quota.enqueued() == 0
 
 
 @pytest.mark.parametrize("flavour", Flavour)
-async def test_a_batch_that_does_not_fit_fails(house: House, books: Books, flavour: Flavour) -> None:
+async def test_a_batch_that_does_not_fit_fails(house: House, quota: Quota, flavour: Flavour) -> None:
     """With one problem, of no line."""
-    books.set(5)
+    quota.set(5)
     hold(house)
     first = await house.submit(requests(3), flavour)
     house.start()
@@ -143,15 +72,15 @@ async def test_a_batch_that_does_not_fit_fails(house: House, books: Books, flavo
     assert "24 of 40 are enqueued" in problem.message
     assert (failed.total, failed.reserved_tokens, failed.in_progress_at) == (0, 0, None)
     assert await house.stores.blobs.size(f"batches/{failed.id}/index") is None
-    assert await books.enqueued() == 3
+    assert await quota.enqueued() == 3
 
 
 @pytest.mark.parametrize("over", OverQuota)
 async def test_a_file_that_is_too_large_by_itself_fails_in_every_mode(
-    house: House, books: Books, over: OverQuota
+    house: House, quota: Quota, over: OverQuota
 ) -> None:
     """It would wait for ever."""
-    books.set(5, over)
+    quota.set(5, over)
     batch = await house.submit(requests(6))
     house.start()
 
@@ -161,9 +90,9 @@ async def test_a_file_that_is_too_large_by_itself_fails_in_every_mode(
     assert "this file alone has 48 prompt tokens" in failed.errors[0].message
 
 
-async def test_a_batch_waits_for_room_without_being_counted_again(house: House, books: Books) -> None:
+async def test_a_batch_waits_for_room_without_being_counted_again(house: House, quota: Quota) -> None:
     """Nor is its file checked again, and the log says it once."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     held = hold(house)
     first = await house.submit(requests(4))
     house.start()
@@ -173,22 +102,22 @@ async def test_a_batch_waits_for_room_without_being_counted_again(house: House, 
         second = await house.submit(requests(2))
         await house.clock.advance(60)
         waiting = await house.look(second)
-        calls = list(books.counting.calls)
+        calls = list(quota.counting.calls)
         held.set()
         done = await house.reach(second)
 
     assert (waiting.status, waiting.prompt_tokens, waiting.reserved_tokens) == (S.VALIDATING, 2 * EACH, 0)
     assert waiting.total == 0
     assert calls == ["count_file"] * 2
-    assert books.counting.calls == calls
+    assert quota.counting.calls == calls
     assert sum(log["event"] == "batch.waits" for log in logs) == 1
     assert (done.status, done.completed) == (S.COMPLETED, 2)
     await house.check(done)
 
 
-async def test_the_oldest_that_waits_comes_first(house: House, books: Books) -> None:
+async def test_the_oldest_that_waits_comes_first(house: House, quota: Quota) -> None:
     """Small ones that would fit wait behind a large one, or it would never find room."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     held = hold(house)
     first = await house.submit(requests(3))
     house.start()
@@ -207,9 +136,9 @@ async def test_the_oldest_that_waits_comes_first(house: House, books: Books) -> 
     assert started[0] <= min(started[1:])
 
 
-async def test_a_batch_whose_window_closes_while_it_waits_expires(house: House, books: Books) -> None:
+async def test_a_batch_whose_window_closes_while_it_waits_expires(house: House, quota: Quota) -> None:
     """As any other that is not let in, and the next one moves up."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     hold(house)
     first = await house.submit(requests(3), Flavour.AZURE)
     house.start()
@@ -226,12 +155,12 @@ async def test_a_batch_whose_window_closes_while_it_waits_expires(house: House, 
     assert moved_up.reserved_tokens == 2 * EACH
 
 
-async def test_a_deployment_whose_batches_go_on_keeps_those_that_wait(house: House, books: Books) -> None:
+async def test_a_deployment_whose_batches_go_on_keeps_those_that_wait(house: House, quota: Quota) -> None:
     """What it says of closing windows counts from the moment that it is known."""
     (deployment,) = house.deployments.now.deployments
     going_on = replace(deployment, expiry=Expiry.CONTINUE)
     house.deployments.now = replace(house.deployments.now, deployments=(going_on,))
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     held = hold(house)
     first = await house.submit(requests(3))
     house.start()
@@ -247,9 +176,9 @@ async def test_a_deployment_whose_batches_go_on_keeps_those_that_wait(house: Hou
     assert done.status is S.COMPLETED
 
 
-async def test_a_batch_that_waits_can_be_cancelled(house: House, books: Books) -> None:
+async def test_a_batch_that_waits_can_be_cancelled(house: House, quota: Quota) -> None:
     """At once, and it is not in the way of others any more."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     hold(house)
     first = await house.submit(requests(4))
     house.start()
@@ -265,35 +194,35 @@ async def test_a_batch_that_waits_can_be_cancelled(house: House, books: Books) -
     assert running.reserved_tokens == EACH
 
 
-async def test_a_raised_limit_lets_in_who_waits(house: House, books: Books) -> None:
+async def test_a_raised_limit_lets_in_who_waits(house: House, quota: Quota) -> None:
     """Without a restart; where there is none any more, nothing is reserved."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     hold(house)
     first = await house.submit(requests(5))
     house.start()
     await house.reach(first, S.IN_PROGRESS)
     second, third = await house.submit(requests(3)), await house.submit(requests(3))
     await house.clock.advance(10)
-    await books.keys.add_resource(Resource(name=DEFAULT_RESOURCE, created_at=1))
-    await books.quotas.put(Own(resource=DEFAULT_RESOURCE, deployment=MODEL, tokens=8 * EACH))
+    await quota.keys.add_resource(Resource(name=DEFAULT_RESOURCE, created_at=1))
+    await quota.quotas.put(Own(resource=DEFAULT_RESOURCE, deployment=MODEL, tokens=8 * EACH))
     let_in = await house.reach(second, S.IN_PROGRESS, within=60)
-    await books.quotas.put(Own(resource=DEFAULT_RESOURCE, deployment=MODEL, tokens=None))
+    await quota.quotas.put(Own(resource=DEFAULT_RESOURCE, deployment=MODEL, tokens=None))
     free = await house.reach(third, S.IN_PROGRESS, within=60)
 
     assert (let_in.reserved_tokens, free.reserved_tokens) == (3 * EACH, 0)
 
 
-async def test_a_lowered_limit_fails_who_can_never_fit(house: House, books: Books) -> None:
+async def test_a_lowered_limit_fails_who_can_never_fit(house: House, quota: Quota) -> None:
     """It would be in the way of all others."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     hold(house)
     first = await house.submit(requests(3))
     house.start()
     await house.reach(first, S.IN_PROGRESS)
     second = await house.submit(requests(4))
     await house.clock.advance(10)
-    await books.keys.add_resource(Resource(name=DEFAULT_RESOURCE, created_at=1))
-    await books.quotas.put(Own(resource=DEFAULT_RESOURCE, deployment=MODEL, tokens=3 * EACH))
+    await quota.keys.add_resource(Resource(name=DEFAULT_RESOURCE, created_at=1))
+    await quota.quotas.put(Own(resource=DEFAULT_RESOURCE, deployment=MODEL, tokens=3 * EACH))
 
     failed = await house.reach(second, within=60)
 
@@ -301,21 +230,21 @@ async def test_a_lowered_limit_fails_who_can_never_fit(house: House, books: Book
     assert failed.errors[0].code == "token_limit_exceeded"
 
 
-async def test_after_a_crash_the_books_are_as_they_were(house: House, books: Books) -> None:
+async def test_after_a_crash_the_books_are_as_they_were(house: House, quota: Quota) -> None:
     """Reservations stand, waiting batches keep their place and their count, and nothing is counted twice."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     held = hold(house)
     first = await house.submit(requests(4))
     house.start()
     await house.reach(first, S.IN_PROGRESS)
     second = await house.submit(requests(3))
     await house.clock.advance(10)
-    before = await books.enqueued()
+    before = await quota.enqueued()
     await house.kill()
     await house.reopen()
-    books.open()
-    after = await books.enqueued()
-    calls = list(books.counting.calls)
+    quota.open()
+    after = await quota.enqueued()
+    calls = list(quota.counting.calls)
     house.start()
     await house.clock.advance(30)
     waiting = await house.look(second)
@@ -325,16 +254,16 @@ async def test_after_a_crash_the_books_are_as_they_were(house: House, books: Boo
 
     assert (before, after) == (4, 4)
     assert (waiting.status, waiting.prompt_tokens) == (S.VALIDATING, 3 * EACH)
-    assert books.counting.calls == calls
+    assert quota.counting.calls == calls
     assert [batch.status for batch in done] == [S.COMPLETED] * 2
-    assert await books.enqueued() == 0
+    assert await quota.enqueued() == 0
     for batch in done:
         await house.check(batch)
 
 
-async def test_a_batch_whose_index_is_lost_is_checked_again(house: House, books: Books) -> None:
+async def test_a_batch_whose_index_is_lost_is_checked_again(house: House, quota: Quota) -> None:
     """It waits with its count, which alone does not say where its requests are."""
-    books.set(5, OverQuota.QUEUE)
+    quota.set(5, OverQuota.QUEUE)
     held = hold(house)
     first = await house.submit(requests(4))
     house.start()

@@ -42,6 +42,7 @@ from overnight.domain.prompt_texts import Unjudgeable, prompts
 from overnight.domain.request import Request
 from overnight.domain.result import Answer, Result, ResultKind, error_line, response_line
 from overnight.domain.retry import Failure
+from overnight.domain.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     import asyncio
@@ -102,6 +103,13 @@ class FilteredRun(Run):
 
     # --- for the model
 
+    @property
+    def has_more(self) -> bool:
+        if super().has_more:
+            return True
+        # The model may be faster than the filter: what it has not judged yet is still to be started.
+        return self._judges_prompts and (super()._find_next() >= 0 or self.checks.has_prompts)
+
     def take(self, now: float, ticks: float) -> Attempt | None:
         return None if self.checks.full else super().take(now, ticks)
 
@@ -131,7 +139,8 @@ class FilteredRun(Run):
         try:
             texts = answers(self.endpoint, outcome.body)
         except Unjudgeable as error:
-            self.refuse(request.line, request.custom_id, FILTER_UNSUPPORTED, f": {error}.")
+            detail = f": {error}."
+            self.refuse(request.line, request.custom_id, FILTER_UNSUPPORTED, detail, outcome.usage)
             return
         if texts:
             self.checks.hold(request, attempt, outcome, self._with_questions(request, texts))
@@ -203,11 +212,11 @@ class FilteredRun(Run):
         answer = msgspec.structs.replace(answer, body=body)
         self.record(to_result(request, self.own_id(request.line), answer, attempt.number, attempt.last_status))
 
-    def refuse(self, line: int, custom_id: bytes, error: tuple[str, str], detail: str) -> None:
-        """End a request that cannot be judged."""
+    def refuse(self, line: int, custom_id: bytes, error: tuple[str, str], detail: str, usage: Usage = NO_USAGE) -> None:
+        """End a request that cannot be judged; ``usage`` is what the model used for an answer that is withheld."""
         code, message = error
         record = error_line(custom_id, self.own_id(line), code, message + detail)
-        self.record(Result(line=line, kind=ResultKind.FAILED, record=record))
+        self.record(Result(line=line, kind=ResultKind.FAILED, record=record, usage=usage))
 
     def record(self, result: Result) -> None:
         self._found.pop(result.line, None)
@@ -266,6 +275,11 @@ class Checks:
     def full(self) -> bool:
         """Whether so many answers wait that the model is to be given no more."""
         return self._answers >= _MOST_ANSWERS or self._answer_bytes >= _MOST_ANSWER_BYTES
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether there are prompts that the model may get once they are judged."""
+        return any(check.held is None for check in self._checks.values())
 
     def hold(self, request: Request, attempt: Attempt, answer: Answer, texts: tuple[Text, ...]) -> None:
         """Take an answer that is to be judged; the run does not end before it is."""
@@ -403,7 +417,8 @@ class Checks:
 
     def _refuse(self, line: int, check: _Check, detail: str) -> None:
         what = Judged.PROMPT if check.held is None else Judged.ANSWER
-        self._run.refuse(line, check.custom_id, FILTER_UNAVAILABLE, f" on the {what}. {detail}")
+        usage = NO_USAGE if check.held is None else check.held.answer.usage
+        self._run.refuse(line, check.custom_id, FILTER_UNAVAILABLE, f" on the {what}. {detail}", usage)
         if check.held is not None:
             self._let_go(check.held)
 

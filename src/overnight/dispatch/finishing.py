@@ -33,7 +33,7 @@ async def finish(owned: Owned) -> None:
     """
     batch = owned.batch
     if not batch.accepted:
-        await owned.save(batch.to(BatchStatus.CANCELLED, owned.parts.clock.now()))
+        await owned.end_early(batch.to(BatchStatus.CANCELLED, owned.parts.clock.now()))
         return
     merged = await _merge(owned)
     output = await _publishable(owned, output_key(batch), "output")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from overnight.crash_points import reached
 from overnight.domain.batch import LEAVING, Batch, StopCause
+from overnight.domain.blob_keys import index_key
 from overnight.ports.batches import Verdict
 
 if TYPE_CHECKING:
@@ -128,6 +130,16 @@ class Owned:
             return True
         await self.reload()
         return False
+
+    async def end_early(self, new: Batch) -> None:
+        """Write the end of a batch that was never let in, and remove the index that checking it may have left.
+
+        Raises:
+            LeaseLost: it belongs to another worker by now.
+        """
+        if await self.save(new):
+            await self.parts.blobs.delete(index_key(new))
+            reached("index.deleted")
 
     async def admit(self, new: Batch, *, limit: int, in_turn: bool) -> Admission:
         """Write the batch within a quota (``ports/batches.py``); if it changed, take over what is stored.

@@ -25,7 +25,7 @@ async def validate(owned: Owned) -> None:
     """Take a batch from ``validating`` to its next status; raises ``NotYet``."""
     parts, batch = owned.parts, owned.batch
     if batch.overdue(parts.clock.now()):
-        await owned.save(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
+        await owned.end_early(batch.to(BatchStatus.EXPIRED, parts.clock.now()))
         return
     capped = await parts.usage.why_stopped(batch.resource)
     if capped is not None:
@@ -113,6 +113,4 @@ def _waits_for(model: str | None) -> NotYet:
 
 
 async def _fail(owned: Owned, problems: tuple[Problem, ...]) -> None:
-    batch = owned.batch
-    if await owned.save(batch.to(BatchStatus.FAILED, owned.parts.clock.now(), errors=problems)):
-        await owned.parts.blobs.delete(index_key(batch))
+    await owned.end_early(owned.batch.to(BatchStatus.FAILED, owned.parts.clock.now(), errors=problems))

@@ -90,12 +90,38 @@ class BatchService:
             Conflict: the key was used for a request that asked for something else.
             TooManyRequests: the resource created as many batches within an hour as it may.
         """
+        now = int(self._clock.now())
+        batch = self._draft(resource, flavour, new, now)
+        try:
+            stored = await self._add(batch, new, now)
+        except BoundReached as reached:
+            raise self._too_many(flavour, reached) from reached
+        if stored.id == batch.id:
+            self._signals.batch_created()
+        elif stored.fingerprint != batch.fingerprint:
+            raise _key_reused(stored)
+        return stored
+
+    async def repeated(self, resource: ResourceId, flavour: Flavour, new: NewBatch) -> Batch | None:
+        """Give the batch that ``create`` would give to a request that repeats another; ``None`` if it repeats none.
+
+        Raises ``InvalidRequest`` and ``Conflict`` as ``create`` does.
+        """
+        now = int(self._clock.now())
+        batch = self._draft(resource, flavour, new, now)
+        if not _may_repeat(new):
+            return None
+        stored = await self._batches.repeated(batch, since=_since(new, now))
+        if stored is not None and stored.fingerprint != batch.fingerprint:
+            raise _key_reused(stored)
+        return stored
+
+    def _draft(self, resource: ResourceId, flavour: Flavour, new: NewBatch, now: int) -> Batch:
         _check_key(new.idempotency_key)
         _check_endpoint(new.endpoint, flavour)
         _check_window(new.completion_window)
         _check_metadata(new.metadata)
-        now = int(self._clock.now())
-        batch = Batch(
+        return Batch(
             id=ids.batch_id(flavour, self._entropy.hex()),
             resource=resource,
             flavour=flavour,
@@ -110,19 +136,9 @@ class BatchService:
             idempotency_key=new.idempotency_key,
             fingerprint=_fingerprint(flavour, new),
         )
-        try:
-            stored = await self._add(batch, new, now)
-        except BoundReached as reached:
-            raise self._too_many(flavour, reached) from reached
-        if stored.id == batch.id:
-            self._signals.batch_created()
-        elif stored.fingerprint != batch.fingerprint:
-            raise _key_reused(stored)
-        return stored
 
     async def _add(self, batch: Batch, new: NewBatch, now: int) -> Batch:
-        since = now - (RETRY_SECONDS if new.idempotency_key is None else KEY_SECONDS)
-        may_repeat = new.sent_again or new.idempotency_key is not None
+        since, may_repeat = _since(new, now), _may_repeat(new)
         if self._gate is not None:
             # What was let in stays so: a repeated request is told of its batch, though that one took the room.
             stored = await self._batches.repeated(batch, since=since) if may_repeat else None
@@ -173,6 +189,15 @@ class BatchService:
             if await self._batches.save(cancelling, expected=batch):
                 self._signals.batch_changed(batch_id)
                 return cancelling
+
+
+def _may_repeat(new: NewBatch) -> bool:
+    return new.sent_again or new.idempotency_key is not None
+
+
+def _since(new: NewBatch, now: int) -> int:
+    """Say how old the batch of a repeated request may be."""
+    return now - (RETRY_SECONDS if new.idempotency_key is None else KEY_SECONDS)
 
 
 def _fingerprint(flavour: Flavour, new: NewBatch) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from overnight.domain.errors import Conflict, InvalidRequest, TooManyRequests
 from overnight.domain.file import ExpiresAfter
+from overnight.domain.ids import FileId
 from overnight.domain.limits import METADATA_PAIRS
 from overnight.domain.places import Place, State
 from overnight.services.batches import NewBatch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from overnight.domain.batch import Batch
-    from overnight.domain.ids import BatchId, FileId, ResourceId
+    from overnight.domain.ids import BatchId, ResourceId
     from overnight.services.batches import BatchService
     from overnight.services.files import FileService, Receiver
     from overnight.services.requests import RequestService
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 RETRY_OF = "retry_of"
 """The metadata of a new batch that names the batch whose requests it runs again."""
 
+# Two retries are equal by what they are derived from, whatever their file.
+_NO_FILE = FileId("")
 _LINES_AT_ONCE = 1_000
 _PIECE = 1024 * 1024
 
@@ -81,6 +84,10 @@ class RetryService:
         if not old.ended:
             message = f"The batch '{old.id}' has not ended yet. Wait for its end, or cancel it."
             raise Conflict(message)
+        # Asked before anything is copied: its input may be gone by now, or its copy be the last file that was allowed.
+        repeated = await self._batches.repeated(resource, old.flavour, _new_batch(old, _NO_FILE, new))
+        if repeated is not None:
+            return repeated
         file_id = await self._copy(old, new.which)
         try:
             batch = await self._batches.create(resource, old.flavour, _new_batch(old, file_id, new))
@@ -94,7 +101,11 @@ class RetryService:
 
     async def _copy(self, old: Batch, which: Which) -> FileId:
         if not old.accepted:
-            raise _none_such(old, which)
+            message = (
+                f"None of the requests of the batch '{old.id}' was let in, so there is nothing to run again. Create a"
+                f" new batch from its input file '{old.input_file_id}'."
+            )
+            raise Conflict(message)
         async with (
             self._requests.ended(old) as sheet,
             self._files.receiving(old.flavour) as receiver,

@@ -3,6 +3,11 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("overnight", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("overnight")
 
 
 @pytest.fixture(autouse=True)

@@ -203,8 +203,6 @@ class SqlBooks(Books):
 
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much)
 TestMemoryBooks = MemoryBooks.TestCase
-TestMemoryBooks.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=_QUIET
-)
+TestMemoryBooks.settings = settings(max_examples=100, stateful_step_count=40, suppress_health_check=_QUIET)
 TestSqlBooks = SqlBooks.TestCase
-TestSqlBooks.settings = settings(max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=_QUIET)
+TestSqlBooks.settings = settings(max_examples=12, stateful_step_count=30, suppress_health_check=_QUIET)

@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Tokenizer
@@ -41,7 +41,6 @@ def counter(request: pytest.FixtureRequest, tokenizer_file: Path) -> TokenCounte
 
 
 @given(text=st.text(max_size=300))
-@settings(deadline=None)
 def test_any_text_has_a_count(counter: TokenCounter, text: str) -> None:
     """None is refused, none has more tokens than bytes, and the same text has the same count."""
     assert 0 <= counter.count(text) <= len(text.encode())

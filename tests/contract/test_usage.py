@@ -262,5 +262,5 @@ async def _template(folder: Path) -> Path:
 def test_the_books_add_up_whatever_the_owners_do(tmp_path: Path) -> None:
     """Notes, lost leases, claims and ends in any order, on any days."""
     Owners.template = asyncio.run(_template(tmp_path))
-    quiet = settings(max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    quiet = settings(max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Owners, settings=quiet)

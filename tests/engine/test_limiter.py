@@ -159,7 +159,6 @@ EVENTS = st.tuples(st.sampled_from(["answer", "starved", "refusal"]), FLOATS, FL
 
 
 @given(start=st.integers(1, 40), more=st.integers(0, 40), events=st.lists(EVENTS, max_size=60))
-@settings(deadline=None)
 def test_the_limit_is_always_within_its_bounds(
     start: int, more: int, events: list[tuple[str, float, float, int]]
 ) -> None:
@@ -173,7 +172,6 @@ def test_the_limit_is_always_within_its_bounds(
 
 
 @given(start=st.integers(1, 40), events=st.lists(EVENTS, max_size=40), prefix=st.lists(EVENTS, max_size=40))
-@settings(deadline=None)
 def test_it_never_grows_without_demand(
     start: int, events: list[tuple[str, float, float, int]], prefix: list[tuple[str, float, float, int]]
 ) -> None:
@@ -191,7 +189,7 @@ def test_it_never_grows_without_demand(
 
 
 @given(seed=st.integers(0, 1_000), slots=st.integers(1, 40))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_run_repeats_exactly(seed: int, slots: int) -> None:
     """The limiter draws nothing and reads no clock."""
     runs: list[Trace] = [

@@ -185,7 +185,5 @@ class Life(RuleBasedStateMachine):
             await self.house.clock.run_until(all_ended, within=1_000)
 
 
-Life.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestLife = Life.TestCase

@@ -38,7 +38,7 @@ T = TypeVar("T")
 MINE = ResourceId("mine")
 WORKERS = [WorkerId("ann"), WorkerId("bob")]
 NAMES = [BatchId(f"batch_{number}") for number in range(3)]
-QUIET = settings(max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+QUIET = settings(max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 
 
 def a_batch(name: BatchId) -> Batch:

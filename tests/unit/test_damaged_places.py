@@ -99,7 +99,7 @@ def test_places_that_were_cut_anywhere_are_damaged(ended: Ended) -> None:
     assert all(DAMAGED in refusal for refusals in refused.values() for refusal in refusals)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_bytes_that_were_changed_do_no_more_than_be_refused(ended: Ended, data: st.DataObject) -> None:
     """In the places, or in a file that they point to; what still can be, may be believed."""

@@ -214,7 +214,6 @@ def test_the_size_of_anything_else_is_not_known(text: str) -> None:
 
 
 @given(st.binary(max_size=80))
-@settings(deadline=None)
 def test_no_header_is_too_odd(rest: bytes) -> None:
     """Whatever follows the first bytes of an image, there is a size or there is none."""
     for start in (b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"RIFF0000WEBPVP8L", b""):
@@ -299,7 +298,7 @@ def test_the_name_of_a_model_tells_its_encoding(model: str, encoding: str | None
 
 
 @given(st.text(alphabet="ab ü", max_size=100).map(lambda text: text * 700))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pieces_make_up_their_text(text: str) -> None:
     """Nothing is counted twice or not at all."""
     found = list(pieces(text))
@@ -351,7 +350,6 @@ def test_the_bound_holds_for_95_of_100_files(kind: str, count: int, one_in: int)
 
 
 @given(st.lists(st.integers(0, 5000), max_size=200), st.floats(0.2, 1.5), st.integers(1, 50))
-@settings(deadline=None)
 def test_one_ratio_throughout_is_found(sizes: list[int], ratio: float, one_in: int) -> None:
     """Whatever the lengths and however few are counted, only the rounding of each text is left."""
     sample = Sample(one_in)

@@ -21,6 +21,7 @@ from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.adapters.sql.usage import SqlBooks, SqlCaps
+from overnight.adapters.sql.webhooks import SqlWebhooks
 from overnight.adapters.workplace import Workplace
 from overnight.dispatch.attempt import Attempts
 from overnight.dispatch.dispatcher import Dispatcher
@@ -54,6 +55,7 @@ from overnight.testing.stores import (
     MemoryUploads,
     Tables,
 )
+from overnight.testing.webhooks import MemoryWebhooks
 
 STOP_GRACE = 30.0
 SHUTDOWN_GRACE = 10.0
@@ -117,6 +119,7 @@ class Stores:
     logs: Any
     books: Any
     caps: Any
+    webhooks: Any
 
 
 class Memory:
@@ -130,7 +133,8 @@ class Memory:
     async def open(self) -> Stores:
         batches, files, uploads = MemoryBatches(self.tables), MemoryFiles(self.tables), MemoryUploads(self.tables)
         books, caps = MemoryBooks(self.tables), MemoryCaps(self.tables)
-        return Stores(batches, files, uploads, self.blobs, self.logs, books, caps)
+        webhooks = MemoryWebhooks(self.tables.webhooks)
+        return Stores(batches, files, uploads, self.blobs, self.logs, books, caps, webhooks)
 
     async def close(self) -> None:
         return
@@ -158,6 +162,7 @@ class Disk:
             LocalResultLogs(self._folder, self._troubles),
             self._busy.watch(SqlBooks(self._database)),
             self._busy.watch(SqlCaps(self._database)),
+            self._busy.watch(SqlWebhooks(self._database)),
         )
 
     async def close(self) -> None:
@@ -281,6 +286,12 @@ class House:
         new = NewBatch(**{"input_file_id": file.id, "endpoint": URL, "completion_window": "24h"} | more)
         batch = await self.batches.create(DEFAULT_RESOURCE, flavour, new)
         self._batch_files[batch.id] = [json.loads(raw)["custom_id"] for raw in lines]
+        return batch
+
+    async def adopt(self, batch: Batch) -> Batch:
+        """Have a batch that ``submit`` did not create checked like those that it did."""
+        content = await self.content(batch.input_file_id)
+        self._batch_files[batch.id] = [json.loads(raw)["custom_id"] for raw in content.splitlines()]
         return batch
 
     async def look(self, batch: Batch) -> Batch:

@@ -242,7 +242,7 @@ def test_a_filter_is_asked_as_often_as_the_trouble_is_worth(
     def most(on_trouble: OnTrouble) -> int | None:
         policy = FilterPolicy(on_trouble=on_trouble)
         for attempt in range(1, 1_000):
-            if isinstance(policy.decide(outcome, attempt=attempt, now=0, jitter=0.5), Accept):
+            if isinstance(policy.decide(outcome, attempt=attempt, now=0, deadline=None, jitter=0.5), Accept):
                 return attempt
         return None
 

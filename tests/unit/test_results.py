@@ -291,7 +291,7 @@ class TestRetry:
     def test_waits_grow_to_a_cap_with_a_floor_for_lucky_draws(self, attempt: int, jitter: float, after: float) -> None:
         """Full jitter but for a tenth."""
         decision = RetryPolicy(attempts=99_999, base=1.0, cap=8.0).decide(
-            an_answer(500), attempt=attempt, now=0, jitter=jitter
+            an_answer(500), attempt=attempt, now=0, deadline=None, jitter=jitter
         )
 
         assert isinstance(decision, Retry)

@@ -1,6 +1,7 @@
 """Puts the service together from settings, runs it, and looks at its parts: the only package that names adapters."""
 
-from overnight.bootstrap.doctor import Check, diagnose
+from overnight.bootstrap.checkup import Check
+from overnight.bootstrap.doctor import diagnose
 from overnight.bootstrap.errors import StartupError
 from overnight.bootstrap.keys import read_keys, with_keys
 from overnight.bootstrap.quotas import with_quotas

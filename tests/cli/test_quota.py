@@ -98,6 +98,7 @@ def test_what_is_left_is_shown_beside_the_service(
     with Service(tmp_path, upstreams=[shared_upstream.url], arguments=["--config", str(settings)]) as service:
         folder.environment["OVERNIGHT_URL"] = f"{service.url}/v1"
         plain = folder("quota", "list")
+        alone = folder("quota")
         shown, _ = folder.on_terminal("quota", "list")
         folder("quota", "set", "default", "chat", "7000", "--data-dir", "data")
         own = folder("quota", "list", "--json=deployment,maximum_enqueued_tokens,basis")
@@ -106,6 +107,7 @@ def test_what_is_left_is_shown_beside_the_service(
         by_offer = folder("quota", "list")
 
     assert "chat\tgpt-4o\t0\t2000\t2000\tdeployment" in plain.stdout.splitlines()
+    assert alone == plain
     assert "2,000" in shown
     assert {"deployment": "chat", "maximum_enqueued_tokens": 7000, "basis": "resource"} in own.json
     assert "chat\tgpt-4o\t0\t90000\t90000\toffer msdn" in by_offer.stdout.splitlines()

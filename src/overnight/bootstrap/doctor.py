@@ -6,31 +6,32 @@ import asyncio
 import errno
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from overnight.adapters.sql.database import Database, sqlite_file
+from overnight.adapters.system import SystemClock
 from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, find_model
 from overnight.adapters.upstreams.http import UpstreamProblem
 from overnight.api.auth import is_loopback
+from overnight.bootstrap.checkup import Check, look_at_database, look_at_settings
 from overnight.bootstrap.errors import StartupError
 from overnight.bootstrap.keys import read_keys, stored_keys, too_open
 from overnight.bootstrap.oidc import open_issuer
-from overnight.bootstrap.storage import folder_problem, open_store
+from overnight.bootstrap.storage import folder_problem, open_store, opened_database
 from overnight.bootstrap.upstreams import http_upstream
 from overnight.config import ConfigError, Settings, UpstreamSettings
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overnight.bootstrap.checkup import Offers
+
+    _Asked = tuple[str, Sequence[str] | None, Check]
+    """An upstream by its name, the models that it has, and the finding on it."""
+
 _LEAST_FREE = 1_000_000_000
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """The finding of ``overnight doctor`` on one part."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
 
 
 def diagnose(settings: Settings) -> list[Check]:
@@ -40,14 +41,21 @@ def diagnose(settings: Settings) -> list[Check]:
 
 async def examine(settings: Settings) -> list[Check]:
     """Look at every part, from a running event loop."""
+    # The folder is made where there is none, so it comes first.
+    folder = _check_folder(settings)
+    stored = await _check_database(settings)
+    asked = await _ask_upstreams(settings)
+    offers = {label: models for label, models, _ in asked}
     return [
-        _check_folder(settings),
+        folder,
         _check_disk(settings),
-        await _check_database(settings),
+        stored,
         *await _check_results(settings),
         await _check_keys(settings),
         *await _check_issuer(settings),
-        *await _check_upstreams(settings),
+        *(check for _, _, check in asked),
+        *look_at_settings(settings, offers),
+        *(await _check_contents(settings, offers) if stored.ok else []),
     ]
 
 
@@ -147,10 +155,21 @@ async def _check_issuer(settings: Settings) -> list[Check]:
     return [Check(name="issuer", ok=True, detail=f"{settings.oidc.issuer}: {len(keys)} keys")]
 
 
-async def _check_upstreams(settings: Settings) -> list[Check]:
+async def _check_contents(settings: Settings, offers: Offers) -> list[Check]:
+    try:
+        async with opened_database(settings) as database:
+            return await look_at_database(settings, offers, database, SystemClock().now())
+    except SQLAlchemyError as error:
+        detail = f"it cannot be read: {getattr(error, 'orig', None) or error}"
+        return [Check(name="database", ok=False, detail=detail, remedy="the database may be damaged: see the backups")]
+    except StartupError as error:
+        return [Check(name="database", ok=False, detail=error.message, remedy=error.hint)]
+
+
+async def _ask_upstreams(settings: Settings) -> list[_Asked]:
     if not settings.upstreams:
-        return [_check_embedded()]
-    return [await _check_upstream(settings, upstream) for upstream in settings.upstreams]
+        return [("embedded", [MODEL_NAME], _check_embedded())]
+    return [await _ask_upstream(settings, upstream) for upstream in settings.upstreams]
 
 
 def _check_embedded() -> Check:
@@ -161,17 +180,19 @@ def _check_embedded() -> Check:
         return Check(name="upstream embedded", ok=False, detail=str(error), remedy=remedy)
 
 
-async def _check_upstream(settings: Settings, upstream: UpstreamSettings) -> Check:
+async def _ask_upstream(settings: Settings, upstream: UpstreamSettings) -> _Asked:
     name = f"upstream {upstream.label}"
     try:
         client = http_upstream(settings, upstream)
     except ConfigError as error:
-        return Check(name=name, ok=False, detail=error.message, remedy=error.hint)
+        return upstream.label, None, Check(name=name, ok=False, detail=error.message, remedy=error.hint)
     try:
         models = await client.models()
     except UpstreamProblem as problem:
         remedy = "start the model server, or name another with --upstream"
-        return Check(name=name, ok=False, detail=f"{upstream.url} does not answer ({problem})", remedy=remedy)
+        detail = f"{upstream.url} does not answer ({problem})"
+        return upstream.label, None, Check(name=name, ok=False, detail=detail, remedy=remedy)
     finally:
         await client.close()
-    return Check(name=name, ok=True, detail=f"{upstream.url}: {', '.join(models) or 'no models'}")
+    detail = f"{upstream.url}: {', '.join(models) or 'no models'}"
+    return upstream.label, models, Check(name=name, ok=True, detail=detail)

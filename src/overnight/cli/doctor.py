@@ -19,17 +19,25 @@ if TYPE_CHECKING:
     from overnight.client import Readiness
 
 UPSTREAM = "upstream"
+FILTER = "content filter"
 SERVER = "server"
 _GOES_ON = "free some space on the disk of the server, or mend it: what waits goes on by itself, and nothing is lost"
 
 
 class Finding(NamedTuple):
-    """What was found about one part."""
+    """What was found about one part. One that is ok and has a remedy stops nothing, but is worth a look."""
 
     name: str
     ok: bool
     detail: str
     remedy: str | None = None
+
+    @property
+    def state(self) -> str:
+        """The finding in one word."""
+        if not self.ok:
+            return "FAULT"
+        return "note" if self.remedy else "ok"
 
 
 def _encoded(finding: Finding) -> bytes:
@@ -41,7 +49,7 @@ def _encoded(finding: Finding) -> bytes:
 FINDINGS: Shape[Finding] = Shape(
     (
         Column("part", lambda each: each.name),
-        Column("state", lambda each: "ok" if each.ok else "FAULT"),
+        Column("state", lambda each: each.state),
         Column("detail", lambda each: each.detail, wraps=True),
     ),
     _encoded,
@@ -57,7 +65,8 @@ FINDINGS: Shape[Finding] = Shape(
     ),
     details="Takes the settings of `serve` and looks at each part as `serve` would find it, without starting it. If "
     "`--url` or its environment variable names a server, that is asked as well.\n\n"
-    "The exit code is 0 if all is well, 5 if only an upstream or the server cannot be reached, else 1.",
+    "A `note` is no fault: something that is named and not there, or a webhook that does not arrive.\n\n"
+    "The exit code is 0 if nothing is at fault, 5 if only upstreams, content filters or the server are, else 1.",
 )
 @service_options
 @pass_session
@@ -73,7 +82,7 @@ def doctor(session: Session, flags: Mapping[str, object]) -> ExitCode:
         findings += _server(session)
     session.console.rows(FINDINGS, findings)
     for each in findings:
-        if each.remedy and not each.ok:
+        if each.remedy:
             session.console.say(f"{session.console.paint('hint:', 'cyan')} {each.name}: {each.remedy}")
     return verdict(findings)
 
@@ -83,7 +92,7 @@ def verdict(findings: Iterable[Finding]) -> ExitCode:
     faults = [each.name for each in findings if not each.ok]
     if not faults:
         return ExitCode.OK
-    away = all(name.startswith((UPSTREAM, SERVER)) for name in faults)
+    away = all(name.startswith((UPSTREAM, FILTER, SERVER)) for name in faults)
     return ExitCode.UNREACHABLE if away else ExitCode.FAILED
 
 

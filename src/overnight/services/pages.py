@@ -1,4 +1,8 @@
-"""Pages of what is short enough to be read as a whole."""
+"""Pages of what is short enough to be read as a whole.
+
+That is what whoever runs the service has set or let in, and no client can add to: own quotas (a resource and deployment
+each), caps (four for each resource), and sums of usage (a resource and deployment each, however many days).
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Integer, delete, exists, func, insert, literal, select, update
+from sqlalchemy import Integer, and_, delete, exists, func, insert, literal, select, update
 
 from overnight.adapters.sql.rows import changes, to_record, to_row
 from overnight.adapters.sql.tables import webhook_attempts as attempts
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from overnight.domain.batch import Batch
     from overnight.domain.ids import ResourceId
 
+_FAILING_NAMED = 3
+
 _PENDING = deliveries.c.status == DeliveryStatus.PENDING
 
 
@@ -36,6 +38,19 @@ class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     endpoint_id: EndpointId
     turn: int
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How the deliveries of all receivers stand: how many ``waiting`` ones were ``tried`` in vain, for whom (a few).
+
+    ``oldest_due`` (unix seconds) is that of the one that waits longest; ``None`` if none is due.
+    """
+
+    waiting: int
+    tried: int
+    given_up: int
+    oldest_due: float | None
+    failing: tuple[EndpointId, ...]
 
 
 async def announce(connection: AsyncConnection, batch: Batch) -> None:
@@ -148,6 +163,25 @@ class SqlWebhooks:
             await connection.execute(insert(attempts).values(**key, **to_row(attempt)))
         reached("webhook.recorded")
         return True
+
+    async def everyone(self) -> Sequence[Endpoint]:
+        """Give the receivers of all resources."""
+        rows = await self._database.rows(select(endpoints).order_by(endpoints.c.seq))
+        return [to_record(Endpoint, row) for row in rows]
+
+    async def standing(self, now: float) -> Standing:
+        """Say how the deliveries of all receivers stand."""
+        tried = and_(_PENDING, deliveries.c.attempts > 0)
+        wanted: tuple[ColumnElement[Any], ...] = (
+            func.count().filter(_PENDING).label("waiting"),
+            func.count().filter(tried).label("tried"),
+            func.count().filter(deliveries.c.status == DeliveryStatus.FAILED).label("given_up"),
+            func.min(deliveries.c.due_at).filter(_PENDING, deliveries.c.due_at <= now).label("oldest_due"),
+        )
+        (counted,) = await self._database.rows(select(*wanted).select_from(deliveries))
+        failing = select(deliveries.c.endpoint_id).where(tried).group_by(deliveries.c.endpoint_id)
+        rows = await self._database.rows(failing.order_by(func.count().desc()).limit(_FAILING_NAMED))
+        return Standing(**counted, failing=tuple(EndpointId(row["endpoint_id"]) for row in rows))
 
     async def forget(self, *, before: int, limit: int) -> int:
         over = select(deliveries.c.endpoint_id, deliveries.c.event_id).where(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import openai
 import pytest
 from tests.support.api import AZURE, AZURE_V1, OPENAI, Api, Prefix, chat_body, jsonl, request
 from tests.support.http import Http
+from tests.support.quotas import Watch, quota
 from tests.support.service import Service, eventually, log_shown
 
 from overnight.bootstrap.quotas import with_quotas
@@ -88,14 +87,6 @@ def http(limited: Service, new_key: Iterator[str]) -> Iterator[Http]:
     """The service with quotas, called as a resource that nobody used yet."""
     with log_shown(limited):
         yield Http(limited.url, {"authorization": f"Bearer {next(new_key)}"})
-
-
-def quota(api: Api, deployment: str) -> dict[str, Any]:
-    """Get the quota of a deployment."""
-    reply = api.get(f"/quotas/{deployment}")
-    assert reply.status == 200, reply
-    found: dict[str, Any] = reply.json()
-    return found
 
 
 def fill(api: Api, model: str, count: int = 4) -> str:
@@ -262,30 +253,6 @@ def test_the_operator_gives_a_resource_its_own_number(limited: Service, new_key:
 
     assert (too_large["status"], done["status"]) == ("failed", "completed")
     assert quota(api, "fail")["basis"] == "resource"
-
-
-class Watch:
-    """Looks at a quota again and again while others work."""
-
-    def __init__(self, api: Api, deployment: str) -> None:
-        self.seen: list[int] = []
-        self._api = api
-        self._deployment = deployment
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.is_set():
-            self.seen.append(quota(self._api, self._deployment)["enqueued_tokens"])
-            time.sleep(0.02)
 
 
 def submit_until_done(url: str, model: str) -> tuple[Any, int]:

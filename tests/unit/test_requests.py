@@ -1,5 +1,6 @@
 """Looking into batches, retrying them and checking files: the services on stores in memory."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -558,6 +559,30 @@ class TestRetry:
         inputs = {file.id for file in stored if file.purpose is Purpose.BATCH}
         assert inputs == {batch.input_file_id, first.input_file_id, third.input_file_id}
 
+    async def test_sent_twice_at_once_it_makes_one_batch_and_one_file(self, shop: Shop) -> None:
+        """Neither finds the other before it has copied its file."""
+        batch = await shop.begin(some(2))
+        await shop.record(batch, bad(0))
+        await shop.end(batch)
+        keyed = NewRetry(idempotency_key="k")
+
+        first, second = await asyncio.gather(*(shop.retries.retry(MINE, batch.id, keyed) for _ in range(2)))
+
+        assert first.id == second.id
+        stored = [file for file in shop.tables.files.values() if file.deleted_at is None]
+        inputs = {file.id for file in stored if file.purpose is Purpose.BATCH}
+        assert inputs == {batch.input_file_id, first.input_file_id}
+
+    async def test_sent_again_it_needs_the_input_no_more(self, shop: Shop) -> None:
+        """It is told of its batch, whatever became of the old one."""
+        batch = await shop.begin(some(1))
+        await shop.end(batch)
+        keyed = NewRetry(which=Which.NOT_RUN, idempotency_key="k")
+        first = await shop.retries.retry(MINE, batch.id, keyed)
+        await shop.blobs.delete(str(batch.input_blob))
+
+        assert (await shop.retries.retry(MINE, batch.id, keyed)).id == first.id
+
     @pytest.mark.parametrize(
         ("which", "words"),
         [
@@ -585,7 +610,7 @@ class TestRetry:
             await shop.retries.retry(MINE, batch.id, NewRetry())
         shop.tables.batches[batch.id] = replace(batch, status=BatchStatus.FAILED, in_progress_at=None)
 
-        with pytest.raises(Conflict, match="nothing to run again"):
+        with pytest.raises(Conflict, match=f"new batch from its input file '{batch.input_file_id}'"):
             await shop.retries.retry(MINE, batch.id, NewRetry())
 
     async def test_no_file_is_left_of_one_too_many(self, shop: Shop) -> None:

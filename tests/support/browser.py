@@ -1,58 +1,105 @@
-"""Debian's headless Chromium, driven by Playwright; installed if it is missing and we may."""
+"""Headless Chromium, driven by Playwright. If there is none, Debian's is installed where we may, else Playwright's."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Playwright
 
-_LONGEST_INSTALLATION = 300
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-def program() -> str:
-    """Give the path of the browser. Raises ``RuntimeError`` if there is none and it cannot be installed."""
-    found = _installed()
-    if found is None:
-        _install()
-        found = _installed()
-    if found is None:
-        message = "the tests of the Studio need Chromium: `apt-get install chromium`, or have it on the PATH"
-        raise RuntimeError(message)
-    return found
+_LONGEST_INSTALLATION = 600
+_NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
+_PACKAGES = ("chromium", "fonts-dejavu-core")
+_MISSING = "the tests of the Studio need Chromium: `apt-get install chromium`, or have it on the PATH. Tried in vain:\n"
+# Root in a container lacks the rights that the sandbox needs, and the browser sees only pages of ours.
+# Containers often have 64 MB of shared memory; a file takes its place.
+_ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
 
 
-def _installed() -> str | None:
-    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+@cache
+def prepare() -> str:
+    """Install a browser if none starts. Gives what was tried in vain; nothing if there is one now."""
+    with _alone():
+        return "" if _starts() else "\n".join(_tried())
 
 
-def _install() -> None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return
-    noninteractive = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium", "fonts-dejavu-core"]):
-        subprocess.run(
-            ["apt-get", "-qq", *command],
-            check=False,
-            env=noninteractive,
-            stdout=subprocess.DEVNULL,
-            timeout=_LONGEST_INSTALLATION,
+def _tried() -> Iterator[str]:
+    for commands in _ways():
+        for command in commands:
+            said = _run(command)
+            if said:
+                yield f"{' '.join(command)}: {said}"
+        if _starts():
+            return
+
+
+def _ways() -> Iterator[list[Sequence[str]]]:
+    """Give the ways to install one, the best first; each is some commands."""
+    playwright = [sys.executable, "-m", "playwright", "install"]
+    with_rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if shutil.which("apt-get") and (not with_rights or shutil.which("sudo")):
+        apt = [*with_rights, "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
+        yield [[*apt, "update"], [*apt, "install", "--yes", "--no-install-recommends", *_PACKAGES]]
+        yield [[*playwright, "--with-deps", "--only-shell", "chromium"]]
+    yield [[*playwright, "--only-shell", "chromium"]]
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run one step; give the end of what it said if it failed."""
+    quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=quietly, timeout=_LONGEST_INSTALLATION
         )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return str(problem)
+    return (done.stderr or done.stdout)[-1_000:] if done.returncode else ""
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep the other processes that test from installing at the same time."""
+    with (Path(tempfile.gettempdir()) / "overnight-tests-browser.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _starts() -> bool:
+    with sync_playwright() as playwright:
+        browser = _launch(playwright)
+        if browser is not None:
+            browser.close()
+        return browser is not None
+
+
+def _launch(playwright: Playwright) -> Browser | None:
+    """Start the first that starts, of those on the PATH and Playwright's own: what is there may be a mere pointer."""
+    for path in [*filter(None, map(shutil.which, _NAMES)), None]:
+        with suppress(Error):
+            return playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+    return None
 
 
 @contextmanager
 def running() -> Iterator[Browser]:
-    """Lend a browser. Its sandbox needs rights that root in a container does not have; it sees only our own pages."""
+    """Lend a browser. Raises ``RuntimeError`` if there is none and none can be installed."""
+    problems = prepare()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox"])
+        browser = _launch(playwright)
+        if browser is None:
+            raise RuntimeError(_MISSING + problems)
         try:
             yield browser
         finally:

@@ -6,25 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 from tests.studio.browser import states
 from tests.studio.browser.states import Stage
-from tests.support.browser import running
+from tests.support.browser import prepare, running
 from tests.support.watched import Troubles, watched
 
 # In milliseconds: only a test that fails waits as long.
 LONGEST = 20_000
+
+SIZE: ViewportSize = {"width": 1280, "height": 800}
 
 expect.set_options(timeout=LONGEST)
 
 _HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave these to `make studio`: they take minutes, and a machine of their own."""
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            item.add_marker(pytest.mark.long)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install the browser before the first test, whose time is limited."""
+    if not session.config.option.collectonly and any(item.path.is_relative_to(_HERE) for item in session.items):
+        prepare()
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
-    context.set_default_timeout(LONGEST)
+    context = new_context(browser)
     yield context
     context.close()
 
@@ -51,6 +51,33 @@ def troubles() -> Troubles:
 def page(context: BrowserContext, troubles: Troubles) -> Iterator[Page]:
     with watched(context, troubles) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[tuple[Page, Troubles]]:
+    """One page for all tests of a module."""
+    context, troubles = new_context(browser), Troubles()
+    with watched(context, troubles) as page:
+        yield page, troubles
+        troubles.found.clear()
+    context.close()
+
+
+@pytest.fixture
+def seen(window: tuple[Page, Troubles]) -> Iterator[Page]:
+    """The page of the module, for tests that only look: opening a new one takes longer than most of them."""
+    page, troubles = window
+    page.set_viewport_size(SIZE)
+    troubles.found.clear()
+    yield page
+    troubles.check()
+
+
+def new_context(browser: Browser) -> BrowserContext:
+    """Begin anew, with nothing stored."""
+    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
+    context.set_default_timeout(LONGEST)
+    return context
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -14,8 +16,19 @@ if TYPE_CHECKING:
     Theme = Literal["light", "dark"]
 
 WIDE, NARROW = 1280, 390
-LOOKS: tuple[tuple[Theme, int], ...] = (("light", WIDE), ("dark", WIDE), ("dark", NARROW), ("light", NARROW))
 
+# Colours are looked at in each theme and width. All else that axe looks for does not depend on the theme.
+_ALL: dict[str, object] = {"resultTypes": ["violations"]}
+_COLOURS = _ALL | {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
+LOOKS: tuple[tuple[Theme, int, dict[str, object]], ...] = (
+    ("light", WIDE, _ALL),
+    ("dark", WIDE, _COLOURS),
+    ("dark", NARROW, _COLOURS),
+    ("light", NARROW, _ALL),
+)
+
+_VIOLATIONS = """async (options) => (await axe.run(options)).violations.flatMap(({ id, nodes }) =>
+  nodes.slice(0, 3).map((node) => `${id} at ${node.target}: ${(node.failureSummary ?? "").slice(0, 300)}`))"""
 _STICKING_OUT = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
@@ -25,22 +38,26 @@ _STICKING_OUT = """() => {
 }"""
 
 
+def arrive(page: Page, url: str, title: str) -> None:
+    """Load a page and wait until all of it is there."""
+    page.goto(url)
+    expect(page.locator("h1")).to_contain_text(title)
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+
+
 def problems(page: Page) -> list[str]:
     """Look at a page in each theme and width, without loading it again; say what is wrong with it."""
+    page.evaluate(_axe())
     found: list[str] = []
-    for theme, width in LOOKS:
+    for theme, width, options in LOOKS:
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         page.set_viewport_size({"width": width, "height": 800})
         where = f"{theme}, {width} px"
         found += [f"{where}: {each} sticks out" for each in page.evaluate(_STICKING_OUT)]
-        found += [f"{where}: {each}" for each in _violations(page)]
+        found += [f"{where}: {each}" for each in page.evaluate(_VIOLATIONS, options)]
     return found
 
 
-def _violations(page: Page) -> list[str]:
-    violations = Axe().run(page).response["violations"]
-    return [
-        f"{each['id']} at {node['target']}: {node.get('failureSummary', '')[:300]}"
-        for each in violations
-        for node in each["nodes"][:3]
-    ]
+@cache
+def _axe() -> str:
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text()

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.support.api import OPENAI, Api, chats, jsonl, request
 from tests.support.http import Http
-from tests.support.service import Service
+from tests.support.service import Service, eventually
 
+from overnight.adapters.sql.database import sqlite_file
 from overnight.testing.upstream import Gate, Received, Reply, ScriptedUpstream, answer, error, held
 
 CHAT = "/v1/chat/completions"
-# 100,000 take 45 seconds on two cores that others use too; for a page this many are no less.
-MANY = 20_000
+# For a page these are as many as any more: it shows 50 of them.
+MANY = 2_000
+PAGES = (
+    ("/studio", "Overview"),
+    ("/studio/batches", "Batches"),
+    ("/studio/files", "Files"),
+    ("/studio/upstreams", "Upstreams"),
+    ("/studio/system", "System"),
+    ("/studio/new", "New batch"),
+)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> \x1b[31mred\x1b[0m \u202egnp.exe\u202c {{ 7*7 }}"
 HOSTILE_NAME = "<img src=x onerror=alert(3)> \u202egnp.jsonl"
 
@@ -40,6 +51,10 @@ class Stage:
         """Run a batch to its end."""
         self.start(name, content, filename)
         self.api.end(self.batches[name], timeout=60)
+
+    def done(self, name: str, count: int) -> None:
+        """Wait until so many requests of a batch have succeeded."""
+        eventually(lambda: self.api.batch(self.batches[name])["request_counts"]["completed"] == count)
 
     def start(self, name: str, content: bytes, filename: str = "requests.jsonl") -> None:
         """Create a batch."""
@@ -95,10 +110,18 @@ def chat(text: str) -> dict[str, object]:
 
 
 def fill_normal(there: Stage) -> None:
-    """Have a batch in each state that is reached quickly."""
+    """Have a batch in each state."""
+    there.start("expired", said(*["hello"] * 4, *["wait"] * 4))
+    there.done("expired", 4)
+    close_the_window(there, there.batches["expired"])
     there.run("all well", said(*["hello"] * 20))
     there.run("with failures", said(*["hello"] * 12, *["refuse"] * 3))
     there.run("all failed", said("refuse", "refuse"))
+    there.run("files deleted", said("hello"))
+    batch = there.api.batch(there.batches["files deleted"])
+    for file_id in (batch["input_file_id"], batch["output_file_id"]):
+        assert there.api.delete(f"/files/{file_id}").status == 200
+    del there.files["files deleted"]
     there.run("refused", jsonl(request("a", CHAT), b"no json", request("a", CHAT), "{}"))
     there.start("cancelled", said(*["hello"] * 4, *["wait"] * 4))
     assert there.api.cancel(there.batches["cancelled"]).status == 200
@@ -107,10 +130,19 @@ def fill_normal(there: Stage) -> None:
     there.api.end(there.batches["cancelled"], timeout=60)
 
 
+def close_the_window(there: Stage, batch_id: str) -> None:
+    """Have the window of a batch be over, and the service begin anew: nobody waits 24 hours for it."""
+    there.service.kill()
+    with closing(sqlite3.connect(sqlite_file(there.service.data_dir))) as database, database:
+        database.execute("UPDATE batches SET expires_at = ? WHERE id = ?", (int(time.time()), batch_id))
+    there.service.start()
+    there.api.reach(batch_id, "expired", timeout=60)
+
+
 def fill_large(there: Stage) -> None:
     """Have one batch of many requests, some of them failed, and more batches than one page shows."""
     many = b"".join(
-        json.dumps(request(f"r-{place}", CHAT, chat("refuse" if place % 1_000 == 7 else "hello"))).encode() + b"\n"
+        json.dumps(request(f"r-{place}", CHAT, chat("refuse" if place % 100 == 7 else "hello"))).encode() + b"\n"
         for place in range(MANY)
     )
     there.run("many requests", many)

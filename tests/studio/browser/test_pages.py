@@ -1,107 +1,80 @@
-"""Every page, empty, ordinary and with hostile content: it loads, is accessible, and fits, in each theme and width."""
+"""Every page of a service that is new, and of one in ordinary use: accessible, and it fits, in each theme and width."""
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, Page, expect
-from tests.studio.browser.looks import problems
-from tests.studio.browser.states import Stage
-from tests.support.watched import Troubles
-
-PAGES = (
-    ("/studio", "Overview"),
-    ("/studio/batches", "Batches"),
-    ("/studio/files", "Files"),
-    ("/studio/upstreams", "Upstreams"),
-    ("/studio/system", "System"),
-    ("/studio/new", "New batch"),
-)
-
-
-def arrive(page: Page, url: str, title: str) -> None:
-    page.goto(url)
-    expect(page).to_have_title(re.compile(rf"\b{re.escape(title)}.* · overnight$"))
-    expect(page.locator("h1")).to_have_text(re.compile(re.escape(title)))
+from playwright.sync_api import Page, expect
+from tests.studio.browser import states
+from tests.studio.browser.looks import arrive, problems
+from tests.studio.browser.states import PAGES, Stage
 
 
 @pytest.mark.parametrize(("path", "title"), PAGES)
-def test_pages_of_a_new_service_are_accessible_and_fit(page: Page, bare: Stage, path: str, title: str):
-    arrive(page, bare.service.url + path, title)
+def test_pages_of_a_new_service_are_accessible_and_fit(seen: Page, bare: Stage, path: str, title: str):
+    arrive(seen, bare.service.url + path, title)
 
-    assert problems(page) == []
+    assert problems(seen) == []
 
 
 @pytest.mark.parametrize(
     ("path", "title"),
     [
         *PAGES,
+        ("/studio?span=7d", "Overview"),
         ("/studio/batches?view=attention", "Batches"),
         ("/studio/batches?q=status%3Anothing", "Batches"),
         ("/studio/batches?q=model%3Aelsewhere", "Batches"),
+        ("/studio/batches/cancel", "Cancel"),
         ("/studio/files?purpose=batch_output", "Files"),
         ("/studio/system?checks", "System"),
         ("/studio/_gallery", "Gallery"),
     ],
 )
-def test_pages_with_ordinary_content_are_accessible_and_fit(page: Page, normal: Stage, path: str, title: str):
-    arrive(page, normal.service.url + path, title)
+def test_pages_with_ordinary_content_are_accessible_and_fit(seen: Page, normal: Stage, path: str, title: str):
+    arrive(seen, normal.service.url + path, title)
 
-    assert problems(page) == []
-
-
-@pytest.mark.parametrize("name", ["all well", "with failures", "all failed", "refused", "cancelled", "running"])
-def test_batch_in_each_state_is_accessible_and_fits(page: Page, normal: Stage, name: str):
-    arrive(page, f"{normal.service.url}/studio/batches/{normal.batches[name]}", name)
-
-    assert problems(page) == []
+    assert problems(seen) == []
 
 
-@pytest.mark.parametrize("name", ["all well", "refused"])
-def test_file_and_its_use_are_accessible_and_fit(page: Page, normal: Stage, name: str):
-    arrive(page, f"{normal.service.url}/studio/files/{normal.files[name]}", "requests.jsonl")
-    of_the_file = problems(page)
-    arrive(page, f"{normal.service.url}/studio/new?file={normal.files[name]}", "New batch")
+def test_questions_before_many_are_cancelled_or_deleted_are_accessible_and_fit(seen: Page, normal: Stage):
+    ids = "&".join(f"id={batch_id}" for batch_id in normal.batches.values())
+    arrive(seen, f"{normal.service.url}/studio/batches/cancel?{ids}", "Cancel")
+    of_batches = problems(seen)
+    ids = "&".join(f"id={file_id}" for file_id in normal.files.values())
+    arrive(seen, f"{normal.service.url}/studio/files/delete?{ids}", "Delete")
 
-    assert of_the_file + problems(page) == []
+    assert of_batches + problems(seen) == []
 
 
-def test_page_that_is_not_there_is_accessible_and_fits(page: Page, normal: Stage, troubles: Troubles):
+def test_dialogs_are_accessible_and_fit(seen: Page, normal: Stage):
+    arrive(seen, f"{normal.service.url}/studio/batches/{normal.batches['running']}", "running")
+    seen.keyboard.press("?")
+    expect(seen.locator("#shortcuts")).to_be_visible()
+    of_the_keys = problems(seen)
+    seen.keyboard.press("Escape")
+    seen.get_by_role("button", name="Cancel batch").click()
+    expect(seen.locator("#cancel-dialog")).to_be_visible()
+
+    assert of_the_keys + problems(seen) == []
+
+
+def test_page_that_is_not_there_is_accessible_and_fits(page: Page, normal: Stage, troubles):
     troubles.expected = ["404"]
     arrive(page, f"{normal.service.url}/studio/batches/batch_none", "Not found")
 
     assert problems(page) == []
 
 
-def test_hostile_content_is_shown_as_it_is_and_does_nothing(page: Page, normal: Stage):
-    opened: list[str] = []
+def test_signing_in_is_accessible_and_fits(page: Page, tmp_path: Path, troubles):
+    troubles.expected = ["401", "403"]
+    (tmp_path / "keys.txt").write_text("key-of-the-blue-team blue\n")
+    with states.stage(tmp_path, "--keys-file", str(tmp_path / "keys.txt")) as there:
+        arrive(page, f"{there.service.url}/studio", "Sign in")
+        at_first = problems(page)
+        page.locator("input[name=key]").fill("another key")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#key-error")).to_be_visible()
 
-    def close(dialog: Dialog) -> None:
-        opened.append(dialog.message)
-        dialog.dismiss()
-
-    page.on("dialog", close)
-    found: list[str] = []
-    for path in (
-        "",
-        "/batches",
-        f"/batches/{normal.batches['hostile']}",
-        "/files",
-        f"/files/{normal.files['hostile']}",
-        f"/new?file={normal.files['hostile']}",
-        f"/new?from={normal.batches['hostile']}",
-    ):
-        page.goto(f"{normal.service.url}/studio{path}")
-        expect(page.locator("main script, main img, main b[onerror]")).to_have_count(0)
-        found += problems(page)
-
-    assert (opened, found) == ([], [])
-
-
-def test_line_of_five_megabytes_is_cut_for_the_page(page: Page, normal: Stage):
-    page.goto(f"{normal.service.url}/studio/files/{normal.files['long line']}")
-    expect(page.locator("h1")).to_have_text("one long line.jsonl")
-
-    assert problems(page) == []
-    assert len(page.content()) < 200_000
+        assert at_first + problems(page) == []

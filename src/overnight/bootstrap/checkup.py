@@ -21,7 +21,8 @@ from overnight.human import listing, plural, span
 if TYPE_CHECKING:
     from overnight.adapters.sql.database import Database
     from overnight.adapters.sql.webhooks import Standing
-    from overnight.config import ContentFilterSettings, DeploymentSettings, Settings
+    from overnight.config import Settings
+    from overnight.config_deployments import ContentFilterSettings, DeploymentSettings
     from overnight.domain.addresses import Policy
     from overnight.domain.webhook import Endpoint
 

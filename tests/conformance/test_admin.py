@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.support.api import PREFIXES, Api, Prefix
-from tests.support.http import Http, Reply
+from tests.support.http import BOUNDARY, Http, Part, Reply
 from tests.support.service import Service, eventually
 
 from overnight.bootstrap.keys import with_keys
@@ -19,6 +21,8 @@ from overnight.services.keys import NewKey
 from overnight.testing.upstream import ScriptedUpstream
 
 NO_WORSE_THAN = 5.0
+_KEPT_BACK = 4
+_PARTS = (Part(name="purpose", data="batch"), Part(name="file", data="{}\n", filename="a.jsonl"))
 
 
 def an_admin_key(data_dir: Path) -> str:
@@ -55,6 +59,7 @@ def test_a_key_is_made_used_and_revoked(admin: Http, managed: Service):
     key = created.json()
     user = Http(managed.url, {"api-key": key["key"]})
     before = user.get("/v1/files").status
+    upload = half_an_upload(managed, key["key"])
     revoked = admin.post(f"/admin/keys/{key['id']}/revoke")
     again = admin.post(f"/admin/keys/{key['id']}/revoke")
 
@@ -65,7 +70,26 @@ def test_a_key_is_made_used_and_revoked(admin: Http, managed: Service):
     assert (before, revoked.status) == (200, 200)
     assert revoked.json() == again.json() == {**without_text(key), **at(revoked)}
     assert eventually(lambda: user.get("/v1/files").status == 401, NO_WORSE_THAN)
+    assert the_rest(upload).startswith(b"HTTP/1.1 401 ")
     assert admin.get(f"/admin/keys/{key['id']}").json()["revoked_at"] is not None
+
+
+def half_an_upload(service: Service, key: str) -> socket.socket:
+    """Begin to send a file."""
+    address = urlsplit(service.url)
+    body = b"".join((*(part.encode() for part in _PARTS), f"--{BOUNDARY}--\r\n".encode()))
+    head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    line = socket.create_connection((address.hostname, address.port), timeout=10)
+    line.sendall((head + kind).encode() + body[:-_KEPT_BACK])
+    return line
+
+
+def the_rest(line: socket.socket) -> bytes:
+    """Send what is missing, and give the beginning of the answer."""
+    with line:
+        line.sendall(f"--{BOUNDARY}--\r\n".encode()[-_KEPT_BACK:])
+        return line.recv(65_536)
 
 
 def without_text(key: dict[str, Any]) -> dict[str, Any]:

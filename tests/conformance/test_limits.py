@@ -252,6 +252,16 @@ class TestKeys:
         # Otherwise `/health`, which knows no keys, would tell who may go on guessing.
         assert (health.status, guessed.status) == (429, 429)
 
+    def test_tabs_whose_session_is_over_are_no_wrong_keys(self, model: ScriptedUpstream, tmp_path: Path) -> None:
+        """They ask again after each restart, and many may come from one address; a sign-in counts all the same."""
+        with started(tmp_path, SETTINGS, upstream=model.url) as service:
+            visitor = Http(service.url)
+            tabs = [visitor.get(f"/studio/{path}").status for path in ("events", "parts") for _ in range(4)]
+            calls = [visitor.get("/v1/batches").status for _ in range(6)]
+
+        assert tabs == [401] * 8
+        assert calls == [401] * 5 + [429]
+
 
 BOMBS: Mapping[str, bytes] = {
     "nested": b"[" * 500_000,

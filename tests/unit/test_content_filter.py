@@ -392,6 +392,28 @@ def test_nothing_is_nested_too_deeply(depth: int, member: str) -> None:
     assert "bad" in text
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages":[{"content":"bad"}],"messages":[]}',
+        b'{"mess\\u0061ges":[{"content":"bad"}],"messages":[]}',
+        b'{"messages":[{"content":"bad","content":"a"}]}',
+        b'{"messages":[],"tools":[{"function":{"description":"bad","description":"a"}}]}',
+        b'{"messages":[],"x":null,"x":null}',
+    ],
+)
+def test_a_member_that_is_given_twice_is_refused(body: bytes) -> None:
+    """We read the last one; RapidJSON and others give a server the first."""
+    with pytest.raises(Unjudgeable, match="given twice"):
+        prompts(CHAT, body)
+
+
+def test_equal_members_of_different_objects_and_large_numbers_are_no_matter() -> None:
+    body = b'{"messages":[{"content":"a"},{"content":"b"}],"seed":%s,"top_p":1e300}' % (b"9" * 400)
+
+    assert prompts(CHAT, body) == ("a\nb",)
+
+
 def test_escapes_hide_nothing() -> None:
     tools = b'[{"function":{"description":"\\u0062ad"}}]'
 

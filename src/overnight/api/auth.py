@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from overnight.domain.errors import Forbidden, Unauthorized
+from overnight.domain.errors import Forbidden, Unauthorized, Unavailable
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import ADMIN_RESOURCE, DEFAULT_RESOURCE, ResourceId
 from overnight.domain.key import Scope, is_secret
@@ -55,6 +56,17 @@ class Keys:
         if self._bearers is not None and (token := _token_in(headers)) is not None:
             return await self._bearers.resource_of(token, wanted)
         return (await self._stored_key(given, flavour, wanted)).resource
+
+    async def check_again(self, headers: Mapping[bytes, bytes], flavour: Flavour, wanted: Scope) -> None:
+        """Refuse a call that has been going on for a while if its key was revoked meanwhile.
+
+        A token that was good when the call began is good for all of it, and so is a key while keys cannot be read.
+        Raises ``Unauthorized``.
+        """
+        if self._bearers is not None and _token_in(headers) is not None:
+            return
+        with suppress(Unavailable):
+            await self.resource_of(headers, flavour, wanted)
 
     async def require_admin(self, headers: Mapping[bytes, bytes]) -> None:
         """Let nobody but an admin through, also where other calls need no key.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overnight.api.addresses import neighbourhood
 from overnight.api.auth import key_in
 from overnight.api.context import API, RESOURCE
-from overnight.api.errors import MOST_JSON_BYTES, answer, envelope, flavour_of, too_large
+from overnight.api.errors import MOST_JSON_BYTES, answer, below, envelope, flavour_of, too_large
 from overnight.api.headers import Headers
 from overnight.domain.errors import TooLarge, TooManyRequests
 from overnight.domain.rate import Rate
@@ -44,6 +44,9 @@ Caller: TypeAlias = tuple[str, bytes]
 _FILE = re.compile(rf"{API}/files/?$|/studio/upload$")
 _PART = re.compile(rf"{API}/uploads/[^/]+/parts/?$")
 _BEGUN = re.compile(r"/(files|uploads)/?$")
+# A tab whose session is over is refused like a wrong key, but has none: it only asks again, as all tabs do after a
+# restart.
+_TAB = re.compile(r"/studio/(?!sign-in$)")
 _UNAUTHORIZED = 401
 
 
@@ -83,8 +86,10 @@ class Gate:
                 await refusal(scope, receive, send)
                 return
 
+        guesses = not _TAB.match(below(self._root_path, scope["path"]))
+
         async def watching(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == _UNAUTHORIZED:
+            if message["type"] == "http.response.start" and message["status"] == _UNAUTHORIZED and guesses:
                 failures.take(address)
                 self._known.discard(caller)
             await send(message)

@@ -21,6 +21,8 @@ _KEYED = ("/v1/", "/openai/")
 _ADMIN = "/admin/"
 _READING = ("GET", "HEAD")
 
+# So much of a file may arrive before its key is asked for again.
+_UNCHECKED = 16 * 1024 * 1024
 # How much of a refused body is read, so that a client that is still sending gets to see why.
 _MOST_DRAINED = 256 * 1024 * 1024
 
@@ -48,7 +50,7 @@ class Entrance:
             await answer(error, flavour)(scope, receive, send)
             return
         if scope["method"] == "POST" and _TAKES_FILES.search(scope["path"]):
-            await self._app(scope, receive, send)
+            await self._app(scope, self._looked_after(scope, headers, receive), send)
             return
         # Every other body is JSON, whatever a client such as plain curl calls it.
         others = [header for header in scope["headers"] if header[0] != b"content-type"]
@@ -64,6 +66,25 @@ class Entrance:
         if path.startswith(_KEYED):
             wanted = key.Scope.READ if scope["method"] in _READING else key.Scope.SUBMIT
             scope[RESOURCE] = await self._keys.resource_of(headers, flavour_of(path), wanted)
+
+    def _looked_after(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """Ask for the key again while a file arrives, and before it counts: that may take hours."""
+        flavour = flavour_of(scope["path"], self._root_path)
+        unchecked = 0
+        begun = False
+
+        async def watched() -> Message:
+            nonlocal unchecked, begun
+            message = await receive()
+            unchecked += len(message.get("body", b""))
+            at_the_end = begun and message["type"] == "http.request" and not message.get("more_body", False)
+            if at_the_end or unchecked > _UNCHECKED:
+                unchecked = 0
+                await self._keys.check_again(headers, flavour, key.Scope.SUBMIT)
+            begun = True
+            return message
+
+        return watched
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         taken = 0

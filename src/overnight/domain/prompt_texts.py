@@ -5,6 +5,7 @@ Servers read more than the documented members, so a member has to be known befor
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -69,11 +70,24 @@ def prompts(endpoint: str, body: bytes) -> tuple[str, ...]:
     """Give the text of each prompt of a request. Images, sounds and files are left out. Raises ``Unjudgeable``."""
     try:
         members = {name: value for name, value in _members_decoder.decode(body).items() if value is not None}
+        _check_once(body)
         return _prompts(canonical(endpoint), members)
     except _decode_errors as error:
         # What is nested too deeply for the decoder or for us is among these.
         message = "its body cannot be read"
         raise Unjudgeable(message) from error
+
+
+def _check_once(body: bytes) -> None:
+    """Refuse a member that is given twice: of two, we read the last, and a server may read the first."""
+    json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    names = {name for name, _ in pairs}
+    if len(names) < len(pairs):
+        message = "a member of its body is given twice, and servers differ in which of them they read"
+        raise Unjudgeable(message)
 
 
 def _prompts(endpoint: str, members: dict[str, Any]) -> tuple[str, ...]:

@@ -331,6 +331,19 @@ def test_a_create_is_tried_again_under_the_same_key(serve: Callable[..., Misbeha
     assert second not in tries
 
 
+def test_a_retry_of_a_batch_is_tried_again_under_the_same_key(serve: Callable[..., Misbehaving]) -> None:
+    """Else an answer that got lost would cost its requests twice."""
+    batch = b'{"id":"batch_2","object":"batch","status":"validating","endpoint":"/e","created_at":1}'
+    server = serve(cut_off(batch, 3), answer(batch))
+    with Client(server.url, sleep=lambda _: None) as client:
+        again = client.batches.retry("batch_1")
+
+    keys = [headers["idempotency-key"] for _, _, headers in server.seen]
+    assert again.id == "batch_2"
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
 def test_other_posts_are_never_tried_again(serve: Callable[..., Misbehaving], tmp_path: Path) -> None:
     """A second try could make a second file."""
     server = serve(answer(b"{}", 503))

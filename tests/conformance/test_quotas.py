@@ -149,6 +149,20 @@ def test_azure_tells_of_the_quota_when_a_batch_is_created(http: Http, prefix: Pr
     assert told == [(str(2 * EACH), str(LIMIT)), (None, None), (None, None), (None, None)]
 
 
+def test_azure_tells_of_the_quota_when_a_batch_is_retried(http: Http):
+    """A retry creates a batch, too."""
+    api = Api(http, AZURE)
+    old = api.create(api.upload(requests(2, "fail", AZURE, "held")))
+    api.reach(old, "in_progress")
+    api.cancel(old)
+    api.end(old)
+
+    reply = api.post(f"/batches/{old}/retry", {"which": "not_run"})
+
+    assert reply.status == AZURE.batch_created
+    assert reply.headers.get("deployment-maximum-enqueued-tokens") == str(LIMIT)
+
+
 def test_openai_says_nothing_of_azures_headers(http: Http):
     api = Api(http, OPENAI)
     reply = api.post("/batches", api.new_batch(api.upload(requests(1, "fail"))))

@@ -340,6 +340,28 @@ class TestFilters:
         assert ended.usage.total_tokens == 8 * 3
         assert [problem.code for problem in refused.errors] == [CAP_CODE]
 
+    async def test_a_cap_books_the_answers_that_nobody_judged_in_time(self, house: House, town: Town) -> None:
+        """They wait for a filter that is down until the grace of the stop is over; a retry does not ask them again."""
+        judge = add_filter(house, replace(MODERATION, judges=frozenset({Judged.ANSWER})))
+        judge.script = lambda sent: moderation(sent) if len(judge.sent) <= 4 else Reply(outcome=unreachable())
+        house.upstream.script = always(answer(), delay=1)
+        town.quota.set(60)
+        batch = await house.submit([chat(number, "word") for number in range(60)])
+        await set_cap(house, 9)
+        house.start()
+        stopped = await house.reach(batch)
+        await set_cap(house, 1_000_000)
+        judge.script = moderation
+        again = await house.adopt(await town.retries.retry(ME, batch.id, NOT_RUN))
+        await house.reach(again)
+
+        await town.check(batch, again)
+
+        assert stopped.status is S.CANCELLED
+        assert stopped.failed > 0
+        assert stopped.usage.total_tokens == 3 * (stopped.completed + stopped.failed)
+        assert asked(house) == Counter(range(60))
+
 
 class TestRetries:
     """Running again what a cap kept from running."""

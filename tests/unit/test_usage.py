@@ -210,7 +210,8 @@ class TestCaps:
         assert problem.code == "billing_hard_limit_reached"
         assert problem.message == (
             "The cap of this resource is reached: 2.50 EUR a month (UTC). Create the batch again when the next month"
-            " has begun, or ask the operator for a higher cap."
+            " has begun, or ask the operator for a higher cap. If it was running already, retry only the requests"
+            " that did not run."
         )
         assert describe(replace(cap, measure=Measure.TOKENS), "EUR") == "2,500,000 tokens a month"
         assert a_batch(errors=(problem,)).capped

@@ -8,6 +8,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from overnight.api.batches import ABOUT_KEY, is_sent_again
 from overnight.api.context import Context, reply
+from overnight.api.quotas import quota_headers
 from overnight.api.request_schemas import (
     MOST_REQUESTS,
     FailureGroupObject,
@@ -78,7 +79,8 @@ def request_routes(context: Context) -> APIRouter:
 
 def _add_actions(routes: APIRouter, context: Context) -> None:
     prefix, services = context.prefix, context.services
-    one = AzureBatchObject if prefix.flavour is Flavour.AZURE else BatchObject
+    azure = prefix.flavour is Flavour.AZURE
+    one = AzureBatchObject if azure else BatchObject
 
     @routes.post("/batches/{batch_id}/retry", response_model=one, status_code=prefix.batch_created)
     async def retry_batch(
@@ -94,7 +96,8 @@ def _add_actions(routes: APIRouter, context: Context) -> None:
             sent_again=is_sent_again(request),
         )
         batch = await services.retries.retry(context.resource(request), BatchId(batch_id), new)
-        return reply(one.of(batch), status=prefix.batch_created)
+        headers = quota_headers(await services.gate.state(batch)) if azure else None
+        return reply(one.of(batch), status=prefix.batch_created, headers=headers)
 
     @routes.post("/files/{file_id}/check", response_model=FileCheckObject)
     async def check_file(request: Request, file_id: str) -> Response:

@@ -217,7 +217,8 @@ class BatchesApi:
     def retry(self, batch_id: str, which: str = "failed") -> Batch:
         """A new batch of requests that had no success: `failed`, `not_run` or `all_unfinished`."""
         body = msgspec.json.encode({"which": which})
-        call = Call(method="POST", path=f"batches/{_segment(batch_id)}/retry", body=body)
+        path = f"batches/{_segment(batch_id)}/retry"
+        call = Call(method="POST", path=path, body=body, idempotency_key=str(uuid.uuid4()))
         return _decode(self._transport, Batch, self._transport.fetch(call))
 
 

@@ -235,6 +235,12 @@ class FilteredRun(Run):
 _BAD_REQUEST = 400
 
 
+# Why there is no verdict, by the stop that the batch ends with.
+_CLOSED = "The completion window closed before it did."
+_STOPPED = "The batch was stopped before it did."
+_ENDINGS = {StopCause.EXPIRY: _CLOSED, StopCause.CANCEL: _STOPPED, StopCause.CAP: _STOPPED}
+
+
 class _Held(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that waits for its verdict; the request is without its body."""
 
@@ -435,8 +441,10 @@ class Checks:
     def stop(self, *, expired: bool) -> None:
         """Judge no more prompts; if the window has closed, what has waited for another try ends without a verdict."""
         for _, line, _ in self._waiting:
-            if expired or self._checks[line].held is None:
-                self._give_up(line, expired=expired)
+            if expired:
+                self._give_up(line, _CLOSED)
+            elif self._checks[line].held is None:
+                self._give_up(line)
         self._waiting = [entry for entry in self._waiting if entry[1] in self._checks]
         heapq.heapify(self._waiting)
         for attempt in self._ready:
@@ -445,17 +453,20 @@ class Checks:
         self._ready = deque(attempt for attempt in self._ready if attempt.line in self._checks)
 
     def drop(self) -> None:
-        """Leave everything; a request whose answer is not judged runs again, unless the window has closed."""
-        expired = self._run.cause is StopCause.EXPIRY
+        """Leave everything; a request whose answer is not judged runs again, unless the batch ends here.
+
+        Then it has run, and what the model used for it counts.
+        """
+        why = _ENDINGS.get(self._run.cause) if self._run.cause is not None else None
         self._ready.clear()
         self._waiting.clear()
         for line in list(self._checks):
-            self._give_up(line, expired=expired and self._checks[line].held is not None)
+            self._give_up(line, why if self._checks[line].held is not None else None)
 
-    def _give_up(self, line: int, *, expired: bool) -> None:
+    def _give_up(self, line: int, why: str | None = None) -> None:
         check = self._checks.pop(line)
-        if expired:
-            self._refuse(line, check, "The completion window closed before it did.")
+        if why is not None:
+            self._refuse(line, check, why)
         elif check.held is not None:
             self._let_go(check.held)
 

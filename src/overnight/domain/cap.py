@@ -100,6 +100,7 @@ def problem_of(state: CapState, currency: str) -> Problem:
     """Say why a batch is not run any further."""
     message = (
         f"The cap of this resource is reached: {describe(state.cap, currency)} (UTC). Create the batch again when"
-        f" the next {state.cap.period} has begun, or ask the operator for a higher cap."
+        f" the next {state.cap.period} has begun, or ask the operator for a higher cap. If it was running already,"
+        " retry only the requests that did not run."
     )
     return Problem(code=BILLING_HARD_LIMIT[0], message=message)

@@ -19,6 +19,8 @@ from overnight.studio import checking, dashboard, excerpt, filters, gallery, rec
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
 
     from overnight.domain.file import File
@@ -123,7 +125,7 @@ class Pages:
         found = await self._looking.batches(visitor.caller.resource, wanted, after)
         first_page = after is None
         topics = ["batches"] if first_page else [f"row:{row.id}" for row in found.rows if row.active][:16]
-        older = {"q": text, "view": view, "after": found.after or "", "first": "active" if first else ""}
+        kept = {"q": text, "first": "active" if first else ""}
         return await self.frame.page(
             request,
             "batches.html",
@@ -131,12 +133,13 @@ class Pages:
             list=found,
             q=text,
             view=view,
-            views=_VIEWS,
+            tabs=[(value, name, _query(kept | {"view": _named(value)})) for value, name in _VIEWS],
             problem=wanted.problem,
             filtered=bool(text or view != "all" or first),
             first_page=first_page,
             first=first,
-            older=urlencode({name: value for name, value in older.items() if value and value != "all"}),
+            newest=_query(kept | {"view": _named(view)}),
+            older=_query(kept | {"view": _named(view), "after": found.after or ""}),
             server=server_url(request),
             qualifiers=filters.QUALIFIERS,
         )
@@ -184,6 +187,7 @@ class Pages:
             check=await self._checked(visitor, picked, wishes.flavour) if "check" in request.query_params else None,
             endpoints=ENDPOINTS,
             models=[deployment.name for deployment in known],
+            checked=_query({"from": request.query_params.get("from", ""), "file": wishes.file_id, "check": "1"}),
             recipes=recipes.all_of(wishes, server_url(request)),
             error=error,
             field=field,
@@ -309,6 +313,14 @@ class Pages:
             tones=gallery.tones(),
             server=server_url(request),
         )
+
+
+def _named(view: str) -> str:
+    return "" if view == "all" else view
+
+
+def _query(parameters: Mapping[str, str]) -> str:
+    return urlencode({name: value for name, value in parameters.items() if value})
 
 
 def _span(request: Request) -> Span:

@@ -24,8 +24,8 @@ function begin(figure) {
 
   function clock(time) {
     const at = new Date(time * 1000);
-    const day = data.length > DAY ? { weekday: "short", hour: "2-digit", minute: "2-digit" } : {};
-    return data.length > DAY ? at.toLocaleString(undefined, day) : at.toLocaleTimeString();
+    const exact = data.length > DAY ? { weekday: "short" } : { second: "2-digit" };
+    return at.toLocaleString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...exact });
   }
 
   function options(place, names) {

@@ -92,6 +92,7 @@ function begin(figure) {
   }
 
   async function refresh() {
+    if (!figure.isConnected) return clearInterval(timer);
     if (document.hidden) return;
     try {
       const response = await fetch(figure.dataset.source);
@@ -107,8 +108,8 @@ function begin(figure) {
     fill();
   }
 
+  const timer = setInterval(refresh, every);
   refresh();
-  setInterval(refresh, every);
   function again() {
     for (const each of places) {
       each.plot?.destroy();

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, RedirectResponse
 
 from overnight.domain.errors import (
+    Forbidden,
     InvalidRequest,
     NotFound,
     ServiceError,
@@ -49,7 +50,7 @@ _SEE_OTHER = 303
 # Wrong keys from one address in a minute: a person's slips, but no search.
 _ATTEMPTS = Rate(most=10)
 
-_UPLOAD_STATUS = ((TooLarge, 413), (TooManyRequests, 429))
+_UPLOAD_STATUS = ((Unauthorized, 401), (Forbidden, 403), (TooLarge, 413), (TooManyRequests, 429), (Unavailable, 503))
 
 Form = dict[str, list[str]]
 

@@ -77,7 +77,7 @@ def test_number_that_is_too_large_for_a_float_is_shown_all_the_same():
     found = bubbles.answered(line)
 
     assert found is not None
-    assert "2 numbers: ∞, 2.5, …" == found[0].blocks[0].text
+    assert found[0].blocks[0].text == "2 numbers: ∞, 2.5, …"
 
 
 def test_json_that_is_nested_too_deeply_is_shown_as_it_is():
@@ -101,8 +101,8 @@ def test_large_request_is_not_even_read_for_its_command(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("overnight.studio.bubbles._decode", fail)
 
-    assert "" == bubbles.curl(b" " * (bubbles.PREVIEW + 1))
+    assert bubbles.curl(b" " * (bubbles.PREVIEW + 1)) == ""
 
 
 def test_visible_text_has_tabs_and_pictures_of_all_else_that_steers():
-    assert "é\t␀␊␍␛⟨U+007F⟩⟨U+0085⟩⟨U+200B⟩⟨U+2066⟩⟨U+FEFF⟩" == visible("é\t\x00\n\r\x1b\x7f\x85\u200b\u2066\ufeff")
+    assert visible("é\t\x00\n\r\x1b\x7f\x85\u200b\u2066\ufeff") == "é\t␀␊␍␛⟨U+007F⟩⟨U+0085⟩⟨U+200B⟩⟨U+2066⟩⟨U+FEFF⟩"

@@ -21,12 +21,12 @@ def test_host_that_is_no_address_is_no_error_of_ours(visitor: Visitor, stranger:
         reply = who.get(path, {"host": host})
 
         assert reply.status < 500, reply
-        assert "nosniff" == reply.headers["x-content-type-options"]
+        assert reply.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("origin", ["http://[", "[", "//", "http://[::1"])
 def test_origin_that_is_no_address_is_another_page(visitor: Visitor, origin: str):
-    assert 403 == visitor.post("/studio/sign-out", {"origin": origin}, csrf=visitor.token()).status
+    assert visitor.post("/studio/sign-out", {"origin": origin}, csrf=visitor.token()).status == 403
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_name_of_a_file_cannot_steer_the_headers_of_its_download(visitor: Visito
 
     assert "x-injected" not in reply.headers
     assert f"attachment; filename*=UTF-8''{quote(name, safe='')}" == reply.headers["content-disposition"]
-    assert "nosniff" == reply.headers["x-content-type-options"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
 
 
 def test_id_of_another_resource_answers_as_one_that_is_unknown(blue: Visitor, green: Visitor, blue_api: Api):
@@ -122,9 +122,7 @@ def _same(visitor: Visitor, path: str, known: str) -> None:
     assert foreign.body.replace(known.encode(), b"ID") == none.body.replace(unknown.encode(), b"ID"), path
 
 
-def test_upload_that_breaks_off_leaves_no_file_and_is_no_error_of_the_service(
-    visitor: Visitor, open_service: Service
-):
+def test_upload_that_breaks_off_leaves_no_file_and_is_no_error_of_the_service(visitor: Visitor, open_service: Service):
     address = urlsplit(open_service.url)
     head = (
         f"POST /studio/upload?name=broken-off.jsonl HTTP/1.1\r\nhost: {address.netloc}\r\n"

@@ -32,8 +32,13 @@ async def merged_lines(files: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[b
 
 
 async def _lines(file: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    rest = b""
+    # A line may be far longer than a piece, so that what is there of it is put together once.
+    begun: list[bytes] = []
     async for data in file:
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
+        first, *others = data.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun) + b"\n"
+            for line in others[:-1]:
+                yield line + b"\n"
+            begun = [others[-1]]

@@ -230,7 +230,8 @@ class RequestService:
 
     async def _open_ended(self, batch: Batch, stack: AsyncExitStack) -> _Opened:
         places = await self._open(places_key(batch), stack)
-        source = await self._open_if_there(str(batch.input_blob), stack)
+        # By its file: what was deleted or has expired is not shown until its bytes are swept away, too.
+        source = await self._open_file(batch, batch.input_file_id, stack)
         output = await self._open_file(batch, batch.output_file_id, stack)
         errors = await self._open_file(batch, batch.error_file_id, stack)
         sheet = await asyncio.to_thread(EndedSheet, places, source, output, errors)

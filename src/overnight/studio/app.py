@@ -113,7 +113,12 @@ class Studio:
         ]
         if self._parts.gallery:
             routes.append(Route("/studio/_gallery", pages.gallery))
-        handlers = {errors.ServiceError: self._refused, HTTPException: self._http_error, ClientDisconnect: _gone, Exception: _broke}
+        handlers = {
+            errors.ServiceError: self._refused,
+            HTTPException: self._http_error,
+            ClientDisconnect: _gone,
+            Exception: _broke,
+        }
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = True
         return app

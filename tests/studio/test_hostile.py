@@ -6,9 +6,17 @@ import socket
 from urllib.parse import quote, urlsplit
 
 import pytest
+from starlette.requests import Request
 from tests.studio.conftest import Visitor
 from tests.support.api import Api, chats
 from tests.support.service import Service
+
+from overnight.domain.errors import Unauthorized
+from overnight.domain.ids import ResourceId
+from overnight.studio.context import Caller
+from overnight.studio.session import COOKIE, Sessions
+from overnight.testing.clock import ManualClock
+from overnight.testing.entropy import CountedEntropy
 
 CHAT = "/v1/chat/completions"
 POLICY = "content-security-policy"
@@ -137,3 +145,49 @@ def test_upload_that_breaks_off_leaves_no_file_and_is_no_error_of_the_service(vi
     left = {path for path in open_service.data_dir.rglob("*") if path.is_file()} - before
     assert [path for path in left if "files" in path.parts] == []
     assert "studio.broke" not in open_service.log()
+
+
+class Everybody:
+    """Any key opens the Studio."""
+
+    bearers = False
+
+    async def open_to(self, host: str) -> Caller | None:
+        return None
+
+    async def recall(self, digest: str) -> Caller | None:
+        return Caller(resource=ResourceId(digest), may_submit=True, may_operate=False)
+
+
+def with_cookie(name: str) -> Request:
+    return Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={name}".encode())]})
+
+
+async def test_whoever_signs_in_without_end_pushes_out_nobody_else(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("overnight.studio.session._MOST", 5)
+    monkeypatch.setattr("overnight.studio.session._MOST_OF_A_KEY", 3)
+    sessions = Sessions(Everybody(), ManualClock(), CountedEntropy())
+    own = await sessions.sign_in("mine")
+
+    greedy = [await sessions.sign_in("greedy") for _ in range(10)]
+
+    assert (await sessions.visitor(with_cookie(own))).signed_in
+    assert (await sessions.visitor(with_cookie(greedy[-1]))).signed_in
+    with pytest.raises(Unauthorized):
+        await sessions.visitor(with_cookie(greedy[0]))
+
+
+async def test_with_very_many_keys_the_session_that_rests_longest_goes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("overnight.studio.session._MOST", 2)
+    clock = ManualClock()
+    sessions = Sessions(Everybody(), clock, CountedEntropy())
+    first = await sessions.sign_in("first")
+    clock.jump(1.0)
+    second = await sessions.sign_in("second")
+    clock.jump(1.0)
+    await sessions.visitor(with_cookie(first))
+    await sessions.sign_in("third")
+
+    assert (await sessions.visitor(with_cookie(first))).signed_in
+    with pytest.raises(Unauthorized):
+        await sessions.visitor(with_cookie(second))

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from starlette.requests import Request
-from tests.studio.conftest import Visitor
+from tests.studio.conftest import GREEN, Visitor
 from tests.support.api import Api, chats
 from tests.support.service import Service
 
@@ -86,6 +86,15 @@ def test_name_of_a_file_cannot_steer_the_headers_of_its_download(visitor: Visito
     assert "x-injected" not in reply.headers
     assert f"attachment; filename*=UTF-8''{quote(name, safe='')}" == reply.headers["content-disposition"]
     assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_signing_in_again_ends_the_session_before(blue: Visitor):
+    before = blue.cookie
+    again = blue.sign_in(GREEN)
+    blue.cookie = before
+
+    assert again.status == 303
+    assert blue.get("/studio").status == 303
 
 
 def test_id_of_another_resource_answers_as_one_that_is_unknown(blue: Visitor, green: Visitor, blue_api: Api):

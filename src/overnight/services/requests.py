@@ -283,7 +283,7 @@ async def _detail(opened: _Opened, row: RequestRow, place: Place, most: int | No
 async def _group(opened: _Opened, reason: Reason) -> FailureGroup:
     place = unpack(await asyncio.to_thread(opened.sheet.entries, reason.first_line, 1), 0)
     record = await opened.result(reason.first_line, place, None)
-    first = None if record is None else ending(record)
+    first = None if record is None else await asyncio.to_thread(ending, record)
     return FailureGroup(
         state=reason.state,
         code=reason.code,

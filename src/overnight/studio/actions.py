@@ -82,6 +82,8 @@ class Actions:
         except Unauthorized as error:
             self._attempts.take(address)
             return await self._sign_in_form(request, error.message, status=401)
+        # Nobody can leave the old name any more once the browser has the new one.
+        self._sessions.sign_out(request)
         response = RedirectResponse(self._local(_first(form, "next")), _SEE_OTHER)
         set_cookie(response, request, name, self._home)
         return response

@@ -29,7 +29,7 @@ class LiveParts:
         self._templates = templates
 
     async def render(self, topic: Topic) -> Mapping[str, str]:
-        """Render everything that a topic keeps up to date; the event loop goes on meanwhile. Raises ``ServiceError``."""
+        """Render all that a topic keeps up to date; the event loop goes on meanwhile. Raises ``ServiceError``."""
         kind, _, batch_id = topic.name.partition(":")
         match kind:
             case "batch":

@@ -171,6 +171,7 @@ class Pages:
         now = self._parts.clock.now()
         picked = await self._picked(visitor, wishes.file_id)
         first = await self._first(visitor, picked)
+        shown = await asyncio.to_thread(checking.first_of, first)
         if first is not None and not wishes.endpoint:
             wishes = msgspec.structs.replace(wishes, endpoint=checking.endpoint_of(first))
         rows = [view_models.file_row(file, now, self._parts.root) for file in page.items]
@@ -183,7 +184,7 @@ class Pages:
             wishes=wishes,
             files=rows,
             picked=None if picked is None else view_models.file_row(picked, now, self._parts.root),
-            first=checking.first_of(first),
+            first=shown,
             check=await self._checked(visitor, picked, wishes.flavour) if "check" in request.query_params else None,
             endpoints=ENDPOINTS,
             models=[deployment.name for deployment in known],
@@ -205,7 +206,7 @@ class Pages:
         if file is None:
             return None
         _, raw = await self._parts.files.excerpt(visitor.caller.resource, file.id, 0, excerpt.WINDOW)
-        return excerpt.lines_of(raw, 0, file.bytes, most=3)
+        return await asyncio.to_thread(excerpt.lines_of, raw, 0, file.bytes, most=3)
 
     async def files(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
@@ -239,7 +240,7 @@ class Pages:
             file=view_models.file_row(file, self._parts.clock.now(), self._parts.root),
             check=await self._checked(visitor, file, Flavour.OPENAI) if "check" in request.query_params else None,
             users=await self._looking.batches(visitor.caller.resource, filters.parse(f"file:{file.id}"), None),
-            excerpt=excerpt.lines_of(raw, start, file.bytes),
+            excerpt=await asyncio.to_thread(excerpt.lines_of, raw, start, file.bytes),
         )
 
     async def check(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -17,6 +18,7 @@ from overnight.studio.context import Caller
 from overnight.studio.session import COOKIE, Sessions
 from overnight.testing.clock import ManualClock
 from overnight.testing.entropy import CountedEntropy
+from overnight.testing.upstream import ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
 POLICY = "content-security-policy"
@@ -95,6 +97,19 @@ def test_signing_in_again_ends_the_session_before(blue: Visitor):
 
     assert again.status == 303
     assert blue.get("/studio").status == 303
+
+
+def test_sessions_that_are_over_lock_nobody_out(upstream: ScriptedUpstream, tmp_path: Path):
+    (tmp_path / "keys.txt").write_text("the-only-key blue\n")
+    arguments = ["--keys-file", str(tmp_path / "keys.txt")]
+    with Service(tmp_path, upstreams=[upstream.url], arguments=arguments) as service:
+        tabs, others = Visitor(service.url), Visitor(service.url)
+        tabs.cookie = "overnight_session=of-before-the-restart"
+        statuses = {tabs.get("/studio/parts?topics=overview").status for _ in range(130)}
+
+        assert statuses == {401}
+        assert others.sign_in("the-only-key").status == 303
+        assert others.get("/studio").status == 200
 
 
 def test_id_of_another_resource_answers_as_one_that_is_unknown(blue: Visitor, green: Visitor, blue_api: Api):

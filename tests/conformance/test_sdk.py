@@ -31,6 +31,9 @@ CLIENTS = (
 MANY = ("openai", "azure", "azure-deployment", "openai-on-azure-v1", "azure-on-azure-v1")
 AT_ONCE = 2
 
+# The first test waits for the whole look of its version, and a busy machine takes its time.
+pytestmark = pytest.mark.timeout(300)
+
 Look = Callable[[str], Any]
 
 

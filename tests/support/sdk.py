@@ -16,7 +16,7 @@ VERSIONS = ("3.54.0", "2.8.1", "1.109.1", "1.40.0")
 
 ROOT = Path(__file__).parents[2]
 PROBE = ROOT / "tests" / "conformance" / "probe.py"
-LONGEST_PROBE = 100
+LONGEST_PROBE = 280
 
 
 def python_of(version: str) -> Path:

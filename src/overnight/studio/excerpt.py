@@ -92,6 +92,11 @@ def readable(text: str) -> str:
     return _UNREADABLE.sub(lambda match: _shown(match[0]), text.replace("\r\n", "\n"))
 
 
+def steering_escaped(json_text: str) -> str:
+    """Write such characters of a JSON text as escapes, so that it still says the same."""
+    return _UNREADABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
+
+
 def as_attachment(file: File) -> dict[str, str]:
     """Give the headers that let a browser store a file under its name, and never show it."""
     name = quote(file.filename, safe="")

@@ -135,7 +135,8 @@ function tellState() {
   else if (underWay) {
     underWay = false;
     // Files, failures and actions are another now, and nothing will change any more.
-    if (!document.querySelector("dialog[open]")) location.reload();
+    if (!document.querySelector("dialog[open], #opened:not([hidden])")) location.reload();
+    else document.body.dataset.over = "";
   }
 }
 

@@ -111,6 +111,7 @@ class Studio:
         ]
         if self._parts.gallery:
             routes.append(Route("/studio/_gallery", pages.gallery))
+            routes.append(Route("/studio/_gallery/traffic/{name}", pages.made_up_traffic))
         handlers = {errors.ServiceError: self._refused, HTTPException: self._http_error, Exception: _broke}
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = True

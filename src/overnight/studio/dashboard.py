@@ -36,6 +36,15 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart of rates: where its ``Chart`` comes from, of which span, and whose requests they are."""
+
+    source: str
+    span: str
+    whose: str
+    spans: tuple[tuple[str, str], ...] = SPANS
+
+
 class UpstreamRow(msgspec.Struct, frozen=True, kw_only=True):
     """An upstream and how it does; ``url`` is empty for whoever need not know it."""
 

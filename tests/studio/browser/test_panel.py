@@ -26,6 +26,7 @@ def gates(busy: Stage) -> Iterator[tuple[Gate, Gate]]:
 
 def test_request_stays_open_beside_the_list_while_the_page_changes(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
     busy.start("beside", said("hello", "hello", "first", "second"))
+    busy.done("beside", 2)
     url = f"{busy.service.url}/studio/batches/{busy.batches['beside']}"
     page.goto(url)
     done = page.locator("#batch-state .counts .done b")

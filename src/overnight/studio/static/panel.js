@@ -53,6 +53,12 @@ function close() {
   if ("over" in document.body.dataset) location.reload();
 }
 
+// Next and before are of the list as far as it goes, since its filter leaves some out; then of the input.
+function neighbour(link) {
+  const steps = { next: "nextElementSibling", prev: "previousElementSibling" };
+  return document.querySelector("#requests tr[data-selected]")?.[steps[link.rel]]?.querySelector("a").href;
+}
+
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-close]")) close();
   const link = event.target.closest("#requests tbody a, #opened a[rel]");
@@ -60,7 +66,7 @@ document.addEventListener("click", (event) => {
   if (!link || elsewhere || !wide.matches) return;
   event.preventDefault();
   if (!panel.contains(link)) opener = link;
-  show(link.href);
+  show(neighbour(link) ?? link.href);
 });
 
 // Before all other keys: at the first and the last request, j and k must not move through the list behind the panel.

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from overnight.domain.batch import BatchStatus
+from overnight.domain.deployment import UpstreamName
 from overnight.domain.places import State
+from overnight.ports.upstream import UpstreamHealth
 from overnight.services.requests import FailureGroup, Preview, RequestDetail
 from overnight.services.sheets import RequestRow
 from overnight.services.traffic import Points
 from overnight.studio import dashboard
+from overnight.studio.bubbles import Block, Bubble, Raw
+from overnight.studio.excerpt import visible
 from overnight.studio.gallery import HOSTILE, LONG, batch_in
 from overnight.studio.inside import Inside, inside_of
 from overnight.studio.looking import Overview
-from overnight.studio.one_request import RequestView, Target, view_of
+from overnight.studio.one_request import RequestView, Side, Target, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +34,12 @@ _PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABgAAAAYCAIAAABvFaqvAAAAbklEQVR42u3TkRLDUBRF0fc5oVApFAqVSp0NpVCpFAqVSqVSKB"
     "QKdfY3Rcr1evr40Z25eM6ic9P2+e7uiCc84wV7vOJ/5oUTzrjgim9MARWEKqzxgA222OVqNxxwxDs+8JnLBFQSimXHrwVUBPoBXnrJXYWcBdcA"
     "AAAASUVORK5CYII="
+)
+# Really so much text would take a browser's checks many seconds.
+_CUT = Side(
+    bubbles=(Bubble(role="user", blocks=(Block(kind="text", text="word " * 90, cut="5,000 more characters"),)),),
+    raw=Raw(text='{"custom_id": "a-00003", "url": "/v1/chat', more="9,000 more bytes"),
+    size="74.5 kB",
 )
 _NAMES = ("nothing yet", "some minutes", "an hour")
 
@@ -47,7 +57,7 @@ def requests(now: float) -> tuple[Specimen[RequestView], ...]:
     ended = batch_in(int(now), "requests", BatchStatus.COMPLETED, completed_at=int(now), total=12)
     running = batch_in(int(now), "requests", BatchStatus.IN_PROGRESS, total=12)
     asked, answered = _asked(_said("user", "Is this review positive?")), _answered({"content": "Yes."})
-    tool = {"content": None, "tool_calls": [{"function": {"name": "find", "arguments": '{"city": "Bern"}'}}]}
+    tool: dict[str, object] = {"content": None, "tool_calls": [{"function": {"name": "find", "arguments": '{"city": "Bern"}'}}]}
     shown = [{"type": "text", "text": "What is this?"}, _image(_PICTURE), _image("https://example.com/cat.png")]
     vector = {"data": [{"embedding": [0.12, -0.5, 0.25, 0.03, 0.9]}]}
     refused = {"error": {"code": "context_length_exceeded", "message": "At most 4,096 tokens."}}
@@ -59,7 +69,7 @@ def requests(now: float) -> tuple[Specimen[RequestView], ...]:
         ("embedding", ended, _line({"model": "m", "input": ["a", "b"]}), _response(200, vector)),
         ("hostile text", ended, _asked(_said(HOSTILE, HOSTILE)), _answered({"content": HOSTILE * 9})),
         ("JSON only", ended, _line({"model": "m", "query": {"text": "a"}}), _response(200, {"answer": [1, 2]})),
-        ("too long to be shown whole", ended, _asked(_said("user", "word " * 5_000)), answered),
+        ("too long to be shown whole", ended, asked, answered),
         ("failed", ended, asked, _response(400, refused)),
         ("waiting", running, asked, None),
         ("files missing", ended, None, None),
@@ -94,26 +104,15 @@ def insides() -> tuple[Specimen[Inside], ...]:
 
 def strips() -> tuple[Specimen[Overview], ...]:
     """Give the strip of upstreams without any, and with one in each state."""
-    well = dashboard.UpstreamRow(
-        id="well",
-        name="vllm-1",
-        url="",
-        word="Answers",
-        tone="success",
-        icon="✓",
-        problem="",
-        models=(),
-        in_flight="64",
-        limit="96",
-        share=66,
-        p95="1.2 s",
-        errors="0.4 %",
+    answers = UpstreamHealth(name=UpstreamName("vllm-1"), url="", in_flight=64, limit=96)
+    healths = (
+        answers,
+        msgspec.structs.replace(answers, name=LONG, paused=True, in_flight=0),
+        msgspec.structs.replace(answers, name="vllm-3", problem=HOSTILE, in_flight=0),
     )
-    paused = msgspec.structs.replace(well, name=LONG, word="Paused", tone="neutral", icon="○", in_flight="0")
-    down = msgspec.structs.replace(
-        well, name="vllm-3", word="Left alone", tone="danger", icon="✕", problem=HOSTILE, p95="–", errors="100 %"
-    )
-    ways = (("every state", (well, paused, down)), ("none is set up", ()))
+    rows = tuple(dashboard.upstream_row(number, each, (), may_operate=False) for number, each in enumerate(healths))
+    with_figures = msgspec.structs.replace(rows[0], p95="1.2 s", errors="0.4 %")
+    ways = (("every state", (with_figures, *rows[1:])), ("none is set up", ()))
     empty = Overview(cards=(), active=(), upstreams=(), events=(), empty=False, problem="")
     return _numbered(
         "a-strip", ((name, msgspec.structs.replace(empty, upstreams=upstreams)) for name, upstreams in ways)
@@ -124,7 +123,7 @@ def allowances() -> tuple[Specimen[dashboard.Allowance], ...]:
     """Give quotas and caps that are hardly used, nearly and wholly used up, with and without use."""
     meters = (
         _meter("Enqueued for qwen3", "1,200,000 of 10,000,000 tokens", 12, "neutral"),
-        _meter(f"Enqueued for {HOSTILE}", "900,000 of 1,000,000 tokens", 90, "warning"),
+        _meter(f"Enqueued for {visible(HOSTILE)}", "900,000 of 1,000,000 tokens", 90, "warning"),
         _meter("Cap on tokens", "100 % of 1,000,000 tokens a day", 100, "danger"),
         _meter("Cap on money", "0 % of 250 EUR a month", 0, "neutral"),
     )
@@ -182,6 +181,8 @@ def _view(name: str, batch: Batch, asked: bytes | None, got: bytes | None) -> Re
     detail = RequestDetail(row=row, asked=_preview(asked), got=_preview(got))
     # One stands for those whose address is not shown.
     view = view_of(detail, batch, "#", None if name == "hostile text" else _TARGET)
+    if name.startswith("too long"):
+        view = msgspec.structs.replace(view, asked=_CUT, curl="")
     return msgspec.structs.replace(view, id=f"request-{name.replace(' ', '-').lower()}")
 
 

@@ -79,11 +79,13 @@ def test_focus_returns_to_the_link_and_the_address_keeps_what_is_open(page: Page
     expect(link).to_be_focused()
 
 
-def test_open_request_is_accessible_and_fits(seen: Page, busy: Stage):
-    busy.run("fits", said("hello", "refuse"))
-    seen.goto(f"{busy.service.url}/studio/batches/{busy.batches['fits']}")
-    seen.locator("#request-1 a").click()
+def test_open_request_follows_the_filtered_list_is_accessible_and_fits(seen: Page, busy: Stage):
+    busy.run("fits", said("refuse", "hello", "refuse"))
+    seen.goto(f"{busy.service.url}/studio/batches/{busy.batches['fits']}?status=failed")
+    seen.locator("#request-0 a").click()
     expect(seen.locator("#opened")).to_contain_text("context_length_exceeded")
+    seen.keyboard.press("j")
+    expect(seen.locator("#opened-title")).to_have_text("r-2")
 
     assert problems(seen) == []
 

@@ -40,7 +40,11 @@ FOUND = {
         "not to be read": "is not known any more",
         "none at all": "None.",
     },
-    "tail": {"results and failures": "1,234 tokens", "none yet": "Nothing has come yet.", "being read": "Reading"},
+    "tail": {
+        "results and failures": "1,234 tokens",
+        "none yet": "Nothing has come yet.",
+        "not to be read": "cannot be read",
+    },
     "strip": {"every state": "Left alone", "none is set up": "No upstream is set up."},
     "allowance": {
         "quotas, caps and use": 'class="bar danger"',

@@ -57,7 +57,10 @@ def requests(now: float) -> tuple[Specimen[RequestView], ...]:
     ended = batch_in(int(now), "requests", BatchStatus.COMPLETED, completed_at=int(now), total=12)
     running = batch_in(int(now), "requests", BatchStatus.IN_PROGRESS, total=12)
     asked, answered = _asked(_said("user", "Is this review positive?")), _answered({"content": "Yes."})
-    tool: dict[str, object] = {"content": None, "tool_calls": [{"function": {"name": "find", "arguments": '{"city": "Bern"}'}}]}
+    tool: dict[str, object] = {
+        "content": None,
+        "tool_calls": [{"function": {"name": "find", "arguments": '{"city": "Bern"}'}}],
+    }
     shown = [{"type": "text", "text": "What is this?"}, _image(_PICTURE), _image("https://example.com/cat.png")]
     vector = {"data": [{"embedding": [0.12, -0.5, 0.25, 0.03, 0.9]}]}
     refused = {"error": {"code": "context_length_exceeded", "message": "At most 4,096 tokens."}}

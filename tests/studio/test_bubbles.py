@@ -86,23 +86,5 @@ def test_json_that_is_nested_too_deeply_is_shown_as_it_is():
     assert line.decode() == bubbles.pretty(line, len(line), full=False).text
 
 
-def test_command_sends_what_the_request_says_and_shows_what_steers():
-    line = '{"url": "/v1/completions", "body": {"prompt": "a\u202eb\x7f"}}'.encode()
-
-    command = bubbles.curl(line)
-
-    assert '{"prompt":"a\\u202eb\\u007f"}' in command
-    assert command.isprintable() or "\u202e" not in command
-
-
-def test_large_request_is_not_even_read_for_its_command(monkeypatch: pytest.MonkeyPatch):
-    def fail(_line: bytes) -> object:
-        pytest.fail("it is read on the event loop")
-
-    monkeypatch.setattr("overnight.studio.bubbles._decode", fail)
-
-    assert bubbles.curl(b" " * (bubbles.PREVIEW + 1)) == ""
-
-
 def test_visible_text_has_tabs_and_pictures_of_all_else_that_steers():
     assert visible("é\t\x00\n\r\x1b\x7f\x85\u200b\u2066\ufeff") == "é\t␀␊␍␛⟨U+007F⟩⟨U+0085⟩⟨U+200B⟩⟨U+2066⟩⟨U+FEFF⟩"

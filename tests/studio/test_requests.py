@@ -78,9 +78,40 @@ def test_request_is_shown_with_its_response(visitor: Visitor, mixed: str):
     assert "&lt;script&gt;alert(1)" in page
     assert "\x1b" not in page
     assert "\u202e" not in page
-    assert "curl &#34;$UPSTREAM_URL&#34;/v1/chat/completions" in page
+    assert '"panelhead"><h2 id="request-got"' in page
     assert link(page, "prev").endswith("line=57")
     assert link(page, "next").endswith("line=59")
+
+
+def test_request_comes_alone_for_the_panel_beside_the_list(visitor: Visitor, mixed: str):
+    part = visitor.page(f"/studio/batches/{mixed}/requests/r-58?line=58&panel")
+
+    assert part.startswith('<div class="openedrequest" id="opened-request" data-line="58">')
+    assert "<html" not in part
+    assert "bad_word" in part
+    assert link(part, "prev").endswith("line=57")
+    assert link(part, "next").endswith("line=59")
+
+
+def test_first_and_last_request_lead_no_further(visitor: Visitor, mixed: str):
+    first, last = (visitor.page(f"/studio/batches/{mixed}/requests/?line={line}&panel") for line in (0, 59))
+
+    assert ('rel="prev"' in first, 'rel="next"' in first) == (False, True)
+    assert ('rel="prev"' in last, 'rel="next"' in last) == (True, False)
+
+
+def test_address_of_the_upstream_is_for_those_who_may_see_it(
+    visitor: Visitor, mixed: str, blue_api: Api, blue: Visitor, upstream: ScriptedUpstream
+):
+    batch = blue_api.run(chats(1, CHAT))
+
+    open_page = visitor.page(f"/studio/batches/{mixed}/requests/r-1")
+    keyed_page = blue.page(f"/studio/batches/{batch['id']}/requests/r-0")
+
+    assert f"curl {upstream.url}/chat/completions" in open_page
+    assert upstream.url not in keyed_page
+    assert "curl &#34;$UPSTREAM_URL&#34;/v1/chat/completions" in keyed_page
+    assert "Authorization: Bearer $KEY" in open_page
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "%2e", "a?b#c", "<b>"])

@@ -113,6 +113,7 @@ class Studio:
         ]
         if self._parts.gallery:
             routes.append(Route("/studio/_gallery", pages.gallery))
+            routes.append(Route("/studio/_gallery/traffic/{name}", pages.made_up_traffic))
         handlers = {
             errors.ServiceError: self._refused,
             HTTPException: self._http_error,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from overnight import human
 from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
-from overnight.studio import bubbles, inside, pace, view_models
+from overnight.studio import inside, one_request, pace, view_models
 from overnight.studio.excerpt import visible
 from overnight.studio.pages import shell_for
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from overnight.domain.batch import Batch
-    from overnight.services.requests import Preview, RequestDetail
-    from overnight.studio.bubbles import Bubble, Raw
+    from overnight.services.requests import RequestDetail
     from overnight.studio.context import Parts
     from overnight.studio.looking import Looking
     from overnight.studio.pages import Frame
@@ -29,14 +27,6 @@ if TYPE_CHECKING:
 
 # Up to this size a line is read whole, to be shown as a conversation.
 _MOST_PARSED = 8 * 1024 * 1024
-
-
-class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """The request or the response: as a conversation where it has a known shape, and as it is stored."""
-
-    bubbles: tuple[Bubble, ...] | None
-    raw: Raw
-    size: str
 
 
 class BatchPages:
@@ -97,27 +87,20 @@ class BatchPages:
         batch = await self._batch(request, visitor)
         full = "full" in request.query_params
         detail = await self._one(batch, request.path_params["name"], _line(request), full=full)
+        target = self._target(batch) if visitor.caller.may_operate else None
         home = self._looking.home(batch)
-        row = inside.row_of(detail.row, home)
-        asked, got = await asyncio.to_thread(_sides, detail, full=full)
-        line = detail.row.line
+        one = await asyncio.to_thread(one_request.view_of, detail, batch, home, target, full=full)
+        if "panel" in request.query_params:
+            return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/request_panel.html", one=one))
+        shell = shell_for(visitor, one.row.name, "batches")
         return await self._frame.page(
-            request,
-            "request.html",
-            shell_for(visitor, row.name, "batches"),
-            batch=view_models.name_of(batch),
-            home=home,
-            row=row,
-            asked=asked,
-            got=got,
-            place=f"{line + 1:,} of {batch.total:,}",
-            before=inside.request_url(home, None, line - 1) if line else "",
-            after=inside.request_url(home, None, line + 1) if line + 1 < batch.total else "",
-            full=full,
-            whole=f"{row.url}&full=1",
-            curl="" if detail.asked is None or detail.asked.truncated else bubbles.curl(detail.asked.data),
-            running=not batch.ended,
+            request, "request.html", shell, batch=view_models.name_of(batch), home=home, one=one
         )
+
+    def _target(self, batch: Batch) -> one_request.Target | None:
+        name = batch.deployment or batch.model
+        deployment = None if name is None else self._parts.deployments.known().find(name)
+        return one_request.target_of(deployment, self._parts.health())
 
     async def _one(self, batch: Batch, name: str, line: int | None, *, full: bool) -> RequestDetail:
         read = self._parts.requests.one
@@ -153,18 +136,3 @@ def _line(request: Request) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 11):  # noqa: PLR2004 - no file has more lines
         raise InvalidRequest(f"'{visible(text[:20])}' is no line. Lines are counted from 0.", param="line")
     return int(text)
-
-
-def _sides(detail: RequestDetail, *, full: bool) -> tuple[Side | None, Side | None]:
-    return _side(detail.asked, full=full, request=True), _side(detail.got, full=full, request=False)
-
-
-def _side(preview: Preview | None, *, full: bool, request: bool) -> Side | None:
-    if preview is None:
-        return None
-    shown = None
-    if not preview.truncated:
-        shown = bubbles.asked(preview.data) if request else bubbles.answered(preview.data)
-    data = preview.data.rstrip(b"\r\n")
-    raw = bubbles.pretty(data, preview.bytes if preview.truncated else len(data), full=full)
-    return Side(bubbles=shown, raw=raw, size=human.size(preview.bytes))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.studio.excerpt import escaped, readable
+from overnight.studio.excerpt import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,23 +76,10 @@ def pretty(line: bytes, size: int, *, full: bool) -> Raw:
     return Raw(text=readable(kept.decode(errors="replace")), more=f"{hidden:,} more bytes" if hidden > 0 else "")
 
 
-def curl(line: bytes) -> str:
-    """Say the same request as a command to a model server; its address and key are left to the environment."""
-    if len(line) > PREVIEW:
-        return ""
-    record = _dict(_decode(line))
-    url, body = record.get("url"), record.get("body")
-    if not isinstance(url, str) or not isinstance(body, dict):
-        return ""
-    path = url if url.startswith("/v1/") else f"/v1{url}"
-    return " \\\n  ".join(
-        (
-            f'curl "$UPSTREAM_URL"{shlex.quote(path)}',
-            '-H "Authorization: Bearer $UPSTREAM_API_KEY"',
-            '-H "Content-Type: application/json"',
-            f"-d {shlex.quote(escaped(msgspec.json.encode(body).decode()))}",
-        )
-    )
+def request_id(line: bytes) -> str:
+    """Give the id under which the upstream knows the request of this response; empty if there is none."""
+    found = _dict(_dict(_decode(line)).get("response")).get("request_id")
+    return readable(found[:200]) if isinstance(found, str) else ""
 
 
 def endpoint_in(line: str) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from overnight import human
 from overnight.domain.cap import Measure, describe
 from overnight.domain.price import money
+from overnight.studio.excerpt import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +35,15 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     tokens_in: tuple[float, ...]
     tokens_out: tuple[float, ...]
     summary: str
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart of rates: where its ``Chart`` comes from, of which span, and whose requests they are."""
+
+    source: str
+    span: str
+    whose: str
+    spans: tuple[tuple[str, str], ...] = SPANS
 
 
 class UpstreamRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +135,7 @@ def upstream_row(
         word=word,
         tone=tone,
         icon=icon,
-        problem=health.problem or "",
+        problem=visible(health.problem or ""),
         models=models,
         in_flight=f"{health.in_flight:,}",
         limit=f"{health.limit:,}",
@@ -185,7 +195,7 @@ def _share(part: int, whole: int) -> str:
 def allowance(quotas: Sequence[QuotaState], report: UsageReport) -> Allowance:
     """Show what a resource may still use and what it used; ``report`` is of this month up to today."""
     meters = [
-        _meter(f"Enqueued for {state.deployment}", state.enqueued, state.limit.tokens, "tokens")
+        _meter(f"Enqueued for {visible(state.deployment)}", state.enqueued, state.limit.tokens, "tokens")
         for state in quotas
         if state.limit.tokens is not None
     ]

@@ -90,9 +90,9 @@ def readable(text: str) -> str:
     return _UNREADABLE.sub(lambda match: _shown(match[0]), text.replace("\r\n", "\n"))
 
 
-def escaped(text: str) -> str:
-    """Show the same in JSON by its escapes, which mean the same to whatever reads it."""
-    return _STEERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+def steering_escaped(json_text: str) -> str:
+    """Write such characters of a JSON text as escapes, so that it still says the same."""
+    return _UNREADABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
 
 
 def as_attachment(file: File) -> dict[str, str]:

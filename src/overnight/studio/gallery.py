@@ -17,8 +17,8 @@ from overnight.studio.view_models import NO_PACE, Pace
 
 S = BatchStatus
 _HOUR = 3_600
-_LONG = "a name that is much longer than any column, as people give them to remember what a batch was for"
-_HOSTILE = "<script>alert(1)</script> \u202egnp.exe"
+LONG = "a name that is much longer than any column, as people give them to remember what a batch was for"
+HOSTILE = "<script>alert(1)</script> \u202egnp.exe"
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ def examples(now: float, root: str) -> list[Example]:
 
 def _states(now: int) -> list[tuple[str, Batch, Pace, str | None]]:
     start = now - _HOUR
-    running = _batch(now, "running", S.IN_PROGRESS, in_progress_at=start, total=50_000)
+    running = batch_in(now, "running", S.IN_PROGRESS, in_progress_at=start, total=50_000)
     ended = {"in_progress_at": start, "finalizing_at": now - 60}
     done = {**ended, "completed_at": now - 20, "output_file_id": FileId("file-output"), "total": 50_000}
     pace = Pace(overall=180.0, recent=212.0)
@@ -51,21 +51,21 @@ def _states(now: int) -> list[tuple[str, Batch, Pace, str | None]]:
     stopped = {**ended, "total": 50_000, "completed": 38_000, "failed": 12, "error_file_id": FileId("file-errors")}
     problems = (
         Problem(code="duplicate_custom_id", message="Line 9 has the custom_id of line 3.", line=9, param="custom_id"),
-        Problem(code="invalid_json_line", message=f"This is no JSON: {_HOSTILE}", line=17),
+        Problem(code="invalid_json_line", message=f"This is no JSON: {HOSTILE}", line=17),
     )
     return [
-        ("validating", _batch(now, "validating", S.VALIDATING), NO_PACE, None),
+        ("validating", batch_in(now, "validating", S.VALIDATING), NO_PACE, None),
         ("queued", running, NO_PACE, None),
         ("in progress", msgspec.structs.replace(running, completed=12_379, failed=31), pace, None),
         ("stalled", msgspec.structs.replace(running, completed=12_379), NO_PACE, nobody),
-        ("finalizing", _batch(now, "finalizing", S.FINALIZING, **ended, total=9, completed=9), NO_PACE, None),
-        ("completed", _batch(now, _LONG, S.COMPLETED, **done, completed=50_000), NO_PACE, None),
-        ("with failures", _batch(now, _HOSTILE, S.COMPLETED, **done, completed=49_969, failed=31), NO_PACE, None),
-        ("all failed", _batch(now, "all failed", S.COMPLETED, **done, failed=50_000), NO_PACE, None),
-        ("failed validation", _batch(now, "", S.FAILED, failed_at=now - 9, errors=problems), NO_PACE, None),
-        ("expired", _batch(now, "expired", S.EXPIRED, **stopped, expired_at=now - 5), NO_PACE, None),
-        ("cancelling", _batch(now, "cancelling", S.CANCELLING, **_running(now), cancelling_at=now), NO_PACE, None),
-        ("cancelled", _batch(now, "cancelled", S.CANCELLED, **stopped, cancelled_at=now), NO_PACE, None),
+        ("finalizing", batch_in(now, "finalizing", S.FINALIZING, **ended, total=9, completed=9), NO_PACE, None),
+        ("completed", batch_in(now, LONG, S.COMPLETED, **done, completed=50_000), NO_PACE, None),
+        ("with failures", batch_in(now, HOSTILE, S.COMPLETED, **done, completed=49_969, failed=31), NO_PACE, None),
+        ("all failed", batch_in(now, "all failed", S.COMPLETED, **done, failed=50_000), NO_PACE, None),
+        ("failed validation", batch_in(now, "", S.FAILED, failed_at=now - 9, errors=problems), NO_PACE, None),
+        ("expired", batch_in(now, "expired", S.EXPIRED, **stopped, expired_at=now - 5), NO_PACE, None),
+        ("cancelling", batch_in(now, "cancelling", S.CANCELLING, **_running(now), cancelling_at=now), NO_PACE, None),
+        ("cancelled", batch_in(now, "cancelled", S.CANCELLED, **stopped, cancelled_at=now), NO_PACE, None),
     ]
 
 
@@ -73,7 +73,8 @@ def _running(now: int) -> dict[str, object]:
     return {"in_progress_at": now - 90, "total": 900, "completed": 300}
 
 
-def _batch(now: int, name: str, status: BatchStatus, **changes: object) -> Batch:
+def batch_in(now: int, name: str, status: BatchStatus, **changes: object) -> Batch:
+    """Make up a batch."""
     batch = Batch(
         id=BatchId(f"batch_{status.encode().hex()[:24]}{len(name):04d}{len(changes):04d}"),
         resource=ResourceId("gallery"),
@@ -100,7 +101,7 @@ def _inside(batch: Batch) -> Inside:
             first_line=0,
             message="Too many requests.",
         ),
-        FailureGroup(state=State.FAILED, code="context_length_exceeded", count=3, first_line=9, message=_HOSTILE),
+        FailureGroup(state=State.FAILED, code="context_length_exceeded", count=3, first_line=9, message=HOSTILE),
     )
     return inside_of(groups if batch.failed else (), (), batch, "#")
 
@@ -117,7 +118,7 @@ def upstreams() -> tuple[dashboard.UpstreamRow, ...]:
 
 def lines() -> excerpt.Excerpt:
     """Give lines of a file, one of them long, one that would steer a terminal."""
-    raw = b'{"custom_id":"a"}\n' + b'{"custom_id":"' + b"x" * 3_000 + b'"}\n' + f"\x1b[31m{_HOSTILE}\n".encode()
+    raw = b'{"custom_id":"a"}\n' + b'{"custom_id":"' + b"x" * 3_000 + b'"}\n' + f"\x1b[31m{HOSTILE}\n".encode()
     return excerpt.lines_of(raw, 0, len(raw))
 
 

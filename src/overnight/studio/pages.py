@@ -15,7 +15,7 @@ from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId
 from overnight.services.files import FileQuery
 from overnight.services.traffic import Span
-from overnight.studio import checking, dashboard, excerpt, filters, gallery, recipes, view_models
+from overnight.studio import checking, dashboard, excerpt, filters, gallery, recipes, specimens, view_models
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
@@ -103,9 +103,11 @@ class Pages:
             shell_for(visitor, "Overview", "overview", "overview", "allowance"),
             overview=overview,
             allowance=await self._looking.allowance(caller.resource),
-            span=_span(request),
-            spans=dashboard.SPANS,
-            whose="the whole service" if caller.may_operate else caller.resource,
+            traffic=dashboard.Traffic(
+                source=f"{self._parts.root}/studio/traffic?span={_span(request)}",
+                span=_span(request),
+                whose="the whole service" if caller.may_operate else caller.resource,
+            ),
             server=server_url(request),
         )
 
@@ -312,8 +314,17 @@ class Pages:
             upstreams=gallery.upstreams(),
             excerpt=gallery.lines(),
             tones=gallery.tones(),
+            requests=specimens.requests(now),
+            insides=specimens.insides(),
+            strips=specimens.strips(),
+            allowances=specimens.allowances(),
+            traffics=specimens.traffics(self._parts.root),
             server=server_url(request),
         )
+
+    async def made_up_traffic(self, request: Request) -> Response:
+        chart = specimens.chart(request.path_params["name"], self._parts.clock.now())
+        return Response(msgspec.json.encode(chart), media_type="application/json")
 
 
 def _named(view: str) -> str:

@@ -20,10 +20,18 @@ function showPulse() {
   document.getElementById("pulse-text").textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
 }
 
+function asOf() {
+  return new Date(lastNews).toLocaleTimeString("en", { hourCycle: "h23" });
+}
+
+function warn(text) {
+  banner.hidden = false;
+  bannerText.textContent = text;
+}
+
 function broken() {
   if (polling || paused) return;
-  banner.hidden = false;
-  bannerText.textContent = "Live updates paused, reconnecting. Meanwhile this page asks every 5 seconds.";
+  warn("Live updates paused, reconnecting. Meanwhile this page asks every 5 seconds.");
   polling = setInterval(poll, POLL);
 }
 
@@ -42,15 +50,14 @@ async function poll() {
     if (!response.ok) return;
     await htmx.swap({ text: await response.text(), swap: "none", target: stream, sourceElement: stream });
   } catch {
-    bannerText.textContent = `The service does not answer. What you see is as of ${new Date(lastNews).toLocaleTimeString()}.`;
+    warn(`The service does not answer. What you see is as of ${asOf()}.`);
   }
 }
 
 function signedOut() {
   whole();
-  banner.hidden = false;
-  bannerText.textContent = "You are signed out. Load the page again to sign in.";
   paused = true;
+  warn("You are signed out. Load the page again to sign in.");
 }
 
 if (stream) {
@@ -59,10 +66,7 @@ if (stream) {
   stream.addEventListener("htmx:sse:close", () => { if (!document.body.dataset.leaving) broken(); });
   stream.addEventListener("htmx:error", broken);
   stream.addEventListener("htmx:response:error", broken);
-  stream.addEventListener("stale", (event) => {
-    banner.hidden = false;
-    bannerText.textContent = `${event.detail.data} What you see is as of ${new Date(lastNews).toLocaleTimeString()}.`;
-  });
+  stream.addEventListener("stale", (event) => warn(`${event.detail.data} What you see is as of ${asOf()}.`));
   stream.addEventListener("fresh", () => { if (!polling) banner.hidden = true; });
   window.addEventListener("pagehide", () => { document.body.dataset.leaving = ""; });
   document.getElementById("live-switch")?.addEventListener("click", (event) => {
@@ -131,12 +135,13 @@ function tellState() {
   told = state.dataset.state;
   const ended = "ended" in state.dataset;
   // Files, failures and actions are another now, and nothing will change any more.
-  if (ended && underWay && !document.querySelector("dialog[open]")) renew();
+  if (ended && underWay) renew();
   underWay = !ended;
 }
 
 // Whoever reads or types is not disturbed: what is the same stays, with its focus.
 async function renew() {
+  if (document.querySelector("dialog[open], #opened:not([hidden])")) return (document.body.dataset.over = "");
   await htmx.ajax("GET", location.href, { target: "#main", select: "#main", swap: "outerMorph" });
   if (document.activeElement === document.body) document.querySelector("h1").focus();
 }

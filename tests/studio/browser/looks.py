@@ -30,6 +30,9 @@ _STICKING_OUT = """() => {
     .map((each) => `${each.tagName} ${each.id} ${each.className}`).slice(0, 5).concat(["something"]);
 }"""
 
+# A chart takes its new width when the next frame is drawn.
+_DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+
 
 def arrive(page: Page, url: str, title: str) -> None:
     """Load a page and wait until all of it is there."""
@@ -45,6 +48,7 @@ def problems(page: Page) -> list[str]:
     for theme, width in LOOKS:
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate(_DRAWN)
         where = f"{theme}, {width} px"
         found += [f"{where}: {each} sticks out" for each in page.evaluate(_STICKING_OUT)]
         found += [f"{where}: {each}" for each in page.evaluate(_VIOLATIONS)]

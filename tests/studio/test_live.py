@@ -29,7 +29,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.shown: dict[Topic, Mapping[str, str] | Unavailable] = {TOPIC: {"row-1": "<p>1</p>"}, OTHER: {}}
+        self.shown: dict[Topic, Mapping[str, str] | Exception] = {TOPIC: {"row-1": "<p>1</p>"}, OTHER: {}}
         self.rendered: list[Topic] = []
         self.hub = Hub(self.render, self.clock, Entropy())
         self.allowed = True
@@ -37,7 +37,7 @@ class Stage:
     async def render(self, topic: Topic) -> Mapping[str, str]:
         self.rendered.append(topic)
         shown = self.shown[topic]
-        if isinstance(shown, Unavailable):
+        if isinstance(shown, Exception):
             raise shown
         return shown
 
@@ -218,3 +218,70 @@ async def test_html_of_several_lines_stays_one_event(stage: Stage):
 
     assert sent.count(b"\n\n") == 1
     assert sent.endswith(b"\n\n")
+
+
+async def test_reader_that_goes_between_two_topics_misses_neither(stage: Stage):
+    stage.shown[OTHER] = {"row-2": "<p>2</p>"}
+    with stage.hub.subscribed([TOPIC, OTHER]) as both:
+        await stage.hub.refresh()
+        ids = {event.partition(b"\n")[0] for event in both.waiting.values()}
+
+    assert ids == {b"id: a1a1a1a1-1", b"id: a1a1a1a1-2"}
+
+
+async def test_what_a_reader_saw_last_speaks_for_all_before(stage: Stage):
+    with stage.hub.subscribed([TOPIC, OTHER]) as slow:
+        stage.shown[OTHER] = {"row-2": "<p>2</p>"}
+        await stage.hub.refresh()
+        stage.shown[TOPIC] = {"row-1": "<p>one</p>"}
+        await stage.hub.refresh()
+
+        assert list(slow.waiting)[-1] == "row-1"
+
+
+async def test_defect_in_one_part_neither_ends_the_service_nor_stops_the_others(stage: Stage):
+    stage.shown[OTHER] = RuntimeError("a damaged file")
+    with stage.hub.subscribed([OTHER]) as broken, stage.hub.subscribed([TOPIC]) as whole:
+        await stage.hub.refresh()
+
+        assert list(whole.waiting) == ["row-1"]
+        assert b"event: stale" in broken.waiting["stale:batches"]
+        assert b"damaged" not in broken.waiting["stale:batches"]
+
+
+async def test_what_could_never_be_shown_is_forgotten_with_its_readers(stage: Stage):
+    stage.shown[OTHER] = Unavailable("There is no such batch.")
+    with stage.hub.subscribed([OTHER]):
+        await stage.hub.refresh()
+    await stage.hub.refresh()
+
+    with stage.hub.subscribed([OTHER]) as back:
+        assert back.waiting == {}
+
+
+async def test_reader_that_comes_late_is_told_what_cannot_be_shown(stage: Stage):
+    stage.shown[TOPIC] = Unavailable("The database cannot be read.")
+    with stage.hub.subscribed([TOPIC]):
+        await stage.hub.refresh()
+        late = await begin(stage)
+
+        assert await anext(late) == b"event: stale\ndata: The database cannot be read.\n\n"
+
+
+async def test_parts_that_are_gone_are_not_kept_for_newcomers(stage: Stage):
+    with stage.hub.subscribed([TOPIC]):
+        await stage.hub.refresh()
+        stage.shown[TOPIC] = {"row-2": "<p>2</p>"}
+        await stage.hub.refresh()
+
+        with stage.hub.subscribed([TOPIC]) as late:
+            assert list(late.waiting) == ["row-2"]
+
+
+async def test_one_resource_leaves_streams_for_others(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("overnight.studio.events._MOST_OF_A_RESOURCE", 1)
+    with stage.hub.subscribed([TOPIC]):
+        with pytest.raises(Unavailable), stage.hub.subscribed([TOPIC]):
+            pass
+        with stage.hub.subscribed([OTHER]):
+            pass

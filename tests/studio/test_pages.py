@@ -203,9 +203,11 @@ def test_files_are_stored_never_shown(visitor: Visitor, api: Api):
 def test_batches_are_paged_without_gaps(visitor: Visitor, api: Api):
     made = [api.create(api.upload(chats(1, CHAT)), metadata={"paging": "yes"}) for _ in range(53)]
     seen: list[str] = []
-    path: str | None = "/studio/batches?q=meta.paging%3Ayes"
+    path: str | None = "/studio/batches?q=meta.paging%3Ayes&first=active"
     while path is not None:
         page = visitor.page(path)
+        tabs = re.findall(r'<a href="/studio/batches\?([^"]+)"', page)
+        assert [("paging" in tab, "first=active" in tab) for tab in tabs] == [(True, True)] * 3
         seen += re.findall(r'<tr role="row" id="row-(batch_\w+)"', page)
         following = re.search(r'rel="next" href="([^"]+)"', page)
         path = following[1].replace("&amp;", "&") if following else None
@@ -270,6 +272,18 @@ def test_upload_that_is_no_jsonl_is_refused_in_words(visitor: Visitor):
 
     assert reply.status == 400
     assert reply.json() == {"error": "Invalid file format for Batch API. Must be .jsonl"}
+
+
+def test_a_batch_is_made_once_more_with_its_metadata(visitor: Visitor, api: Api):
+    """Also if the file is checked with the page, without scripts."""
+    batch = api.run(chats(1, CHAT), metadata={"team": "night shift"})
+
+    form = visitor.page(f"/studio/new?from={batch['id']}")
+    (query,) = re.findall(r'href="/studio/new\?([^"]*check=1[^"]*)"', form)
+    checked = visitor.page(f"/studio/new?{query.replace('&amp;', '&')}")
+
+    assert ("night shift" in form, "night shift" in checked) == (True, True)
+    assert "1 request, no problems" in checked
 
 
 def test_form_without_a_file_says_so_and_keeps_what_was_filled_in(visitor: Visitor):

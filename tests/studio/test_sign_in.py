@@ -114,13 +114,13 @@ def test_forms_of_other_pages_are_refused_even_with_the_token(visitor: Visitor, 
         "POST", "/studio/upload?name=a.jsonl", chats(1, CHAT), {"x-csrf-token": visitor.token(), **headers}
     )
 
-    assert (deleting.status, uploading.status) == (403, 400)
+    assert (deleting.status, uploading.status) == (403, 403)
 
 
 def test_uploads_need_the_token(visitor: Visitor):
     reply = visitor.http.call("POST", "/studio/upload?name=a.jsonl", chats(1, CHAT))
 
-    assert reply.status == 400
+    assert reply.status == 403
     assert "another sign-in" in reply.json()["error"]
 
 

@@ -242,6 +242,26 @@ def test_pace_is_told_over_all_and_of_late():
     assert (pace.overall, pace.recent) == (10.0, 20.0)
 
 
+def test_time_left_is_no_guess_once_nothing_ends_any_more():
+    paces = Paces()
+    stuck = a_batch(in_progress_at=NOW - 10, total=1000, completed=200)
+    paces.see(stuck, NOW)
+    soon, later = paces.see(stuck, NOW + 5), paces.see(stuck, NOW + 25)
+
+    assert (soon.recent, later.recent) == (None, 0.0)
+    assert "about" in badge(stuck, soon).sentence
+    assert badge(stuck, later).sentence == "20 % · none has ended of late"
+    assert "Throughput" not in dict(numbers(stuck, NOW + 25, later))
+    assert "Time left" not in dict(numbers(stuck, NOW + 25, later))
+
+
+def test_batch_that_was_refused_is_not_still_to_be_counted():
+    refused = a_batch(S.FAILED, failed_at=NOW + 1)
+
+    assert dict(numbers(refused, NOW + 5, NO_PACE))["Requests"] == "none was let in"
+    assert progress(refused).text == "none was let in"
+
+
 def test_pace_of_a_batch_that_does_not_run_is_none():
     assert Paces().see(a_batch(S.VALIDATING), NOW) == NO_PACE
 

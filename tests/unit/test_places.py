@@ -154,6 +154,21 @@ def test_reasons_beyond_a_hundred_are_one() -> None:
     assert known[-1] == Reason(state=State.FAILED, code=OTHER, count=3, first_line=REASONS_KEPT)
 
 
+def test_what_did_not_run_never_counts_as_failed() -> None:
+    """However many reasons there were before: the one is retried apart from the other."""
+    reasons = Reasons()
+    for line in range(REASONS_KEPT):
+        reasons.add(State.FAILED, f"code-{line}", line)
+
+    numbers = [reasons.add(state, "late", REASONS_KEPT) for state in (State.NOT_RUN, State.FAILED, State.NOT_RUN)]
+
+    assert numbers == [REASONS_KEPT + 1, REASONS_KEPT + 2, REASONS_KEPT + 1]
+    assert reasons.known()[REASONS_KEPT:] == (
+        Reason(state=State.NOT_RUN, code=OTHER, count=2, first_line=REASONS_KEPT),
+        Reason(state=State.FAILED, code=OTHER, count=1, first_line=REASONS_KEPT),
+    )
+
+
 def test_a_long_code_is_cut() -> None:
     """It is a code, not a text."""
     reasons = Reasons()

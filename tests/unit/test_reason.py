@@ -24,6 +24,7 @@ def a_line(**members: object) -> bytes:
         (a_line(response={"status_code": 400, "body": {"error": {"code": "c", "message": "a\n b"}}}), "c", "a b"),
         (a_line(response={"status_code": 429, "body": {"error": {"code": "429", "type": "t"}}}), "t", ""),
         (a_line(response={"status_code": 429, "body": {"error": {"code": 429}}}), "http_429", ""),
+        (a_line(response={"status_code": 429, "body": {"error": {"code": "", "type": ""}}}), "http_429", ""),
         (a_line(response={"status_code": 500, "body": {"error": "broken"}}), "http_500", "broken"),
         (a_line(response={"status_code": 500, "body": [1]}), "http_500", ""),
         (b'{"custom_id":"a","response":{"status_code":500,"body":{"error":"\xff"}}}', "http_500", ""),

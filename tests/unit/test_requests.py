@@ -14,9 +14,10 @@ from overnight.domain.blob_keys import error_key, index_key, output_key, places_
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
+from overnight.domain.frame import encode
 from overnight.domain.ids import BatchId, FileId, ResourceId, request_id
 from overnight.domain.limits import DEFAULTS
-from overnight.domain.places import Place, State
+from overnight.domain.places import ENTRY_BYTES, Place, State
 from overnight.domain.result import BATCH_EXPIRED, Result, ResultKind, error_line, response_line
 from overnight.domain.usage import Usage
 from overnight.domain.validation import Rules
@@ -183,6 +184,11 @@ def bad(line: int, code: str = "server_busy") -> Result:
 def timed_out(line: int) -> Result:
     record = error_line(f'"r{line}"'.encode(), own_id(line), "request_timeout", "late")
     return Result(line=line, kind=ResultKind.FAILED, record=record)
+
+
+async def _stream(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def own_id(line: int) -> str:
@@ -387,6 +393,25 @@ class TestLive:
         """But in the log."""
         assert sheets.LiveSheet(live.LiveView(1), 0, 0).result(Place(state=OK)) is None
 
+    async def test_an_entry_is_there_only_when_its_segment_is_known(self) -> None:
+        """A reader in another thread may ask for it at once."""
+
+        class Watched(bytearray):
+            def __setitem__(self, at: Any, entry: Any) -> None:
+                seen.append(view.segment_of(at.start // ENTRY_BYTES))
+                super().__setitem__(at, entry)
+
+        seen: list[str] = []
+        view = live.LiveView(2)
+        view.entries = Watched(view.entries)
+        view.begin(0, "first")
+        view.begin(1, "second")
+        frame = encode(good(1))
+
+        view.take(1, frame)
+
+        assert seen == ["second"]
+
     async def test_the_newest_come_first(self, shop: Shop) -> None:
         """As they were recorded; at the end none is newer than another."""
         batch = await shop.begin(some(4))
@@ -471,6 +496,15 @@ class TestMerged:
         expected = [bad(0).record, good(1).record, good(2, "x" * 300_000).record, good(3).record]
         assert b"".join(pieces) == b"\n".join(expected) + b"\n"
         assert len(pieces) == 2
+
+    async def test_a_line_of_many_pieces_stays_whole(self) -> None:
+        """Also where a break is at the edge of one, and where a piece has several lines."""
+        records = [good(0, "x" * 90).record, bad(1).record, good(2, "y" * 40).record]
+        content = b"\n".join(records) + b"\n"
+
+        for size in (1, 2, 7, len(records[0]), len(records[0]) + 1, len(content)):
+            pieces = [content[at : at + size] for at in range(0, len(content), size)]
+            assert b"".join([piece async for piece in merged_lines([_stream(pieces)])]) == content
 
     async def test_nothing_makes_an_empty_stream(self) -> None:
         """No file, or empty ones."""
@@ -627,6 +661,32 @@ class TestRetry:
 
         assert live <= before
 
+    @pytest.mark.parametrize(
+        "odd", [b"\xef\xbb\xbf" + a_line("r0"), a_line("r0", url="/chat/completions"), b" " + a_line("r0")]
+    )
+    async def test_odd_lines_stay_as_they_were(self, shop: Shop, odd: bytes) -> None:
+        """Only a byte order mark is none of the line."""
+        url = json.loads(odd.decode("utf-8-sig"))["url"]
+        batch = await shop.begin([odd, a_line("r1", url=url)])
+        await shop.record(batch, good(1))
+        await shop.end(batch)
+        first = await shop.retries.retry(MINE, batch.id, NewRetry(which=Which.NOT_RUN))
+        copied = shop.blobs.held[f"files/{first.input_file_id}"]
+
+        assert json.loads(copied)["custom_id"] == "r0"
+        assert copied == odd.removeprefix(b"\xef\xbb\xbf") + b"\n"
+
+    async def test_a_deleted_input_is_gone_at_once(self, shop: Shop) -> None:
+        """Before its bytes are: nobody sees a prompt that was deleted, and nothing is copied of it."""
+        batch = await shop.begin(some(2))
+        await shop.record(batch, bad(0))
+        await shop.end(batch)
+        await shop.files.delete(MINE, batch.input_file_id)
+
+        assert (await shop.requests.one(MINE, batch.id, "r0")).asked is None
+        with pytest.raises(Conflict, match="was deleted or has expired"):
+            await shop.retries.retry(MINE, batch.id, NewRetry())
+
     async def test_without_its_input_it_is_refused(self, shop: Shop) -> None:
         """Nothing can be copied."""
         batch = await shop.begin(some(1))
@@ -700,6 +760,16 @@ class TestCheck:
         check = await shop.checks.check(MINE, Flavour.OPENAI, file.id)
 
         assert len(check.models) == 50
+
+    async def test_names_that_are_long_are_cut(self, shop: Shop) -> None:
+        """A line may be one name."""
+        line = a_line("a", body={"model": "x" * LONG, "messages": []}, url="/" + "y" * LONG)
+        file = await shop.upload(line)
+
+        check = await shop.checks.check(MINE, Flavour.OPENAI, file.id)
+
+        assert (check.models[0].name, check.endpoints[0].name) == ("x" * 256 + "…", "/" + "y" * 255 + "…")
+        assert sum(len(problem.message) for problem in check.report.problems) < 2_000
 
     async def test_other_files_are_refused(self, shop: Shop) -> None:
         """Those for something else, and those that are gone."""

@@ -456,3 +456,10 @@ def test_very_many_models_share_a_place(tmp_path: Path) -> None:
     found = count_file(write(tmp_path / "f", *(a_body(f"m-{number}") for number in range(300))), Words())
 
     assert (found.models[-1].model, found.models[-1].requests, len(found.models)) == (OTHER_MODELS, 44, 257)
+
+
+def test_a_name_without_end_is_not_kept(tmp_path: Path) -> None:
+    """A line of 64 MB may be one name, and what was found is remembered."""
+    found = count_file(write(tmp_path / "f", a_body("x" * 256), a_body("y" * 257)), Words())
+
+    assert [each.model for each in found.models] == ["x" * 256, OTHER_MODELS]

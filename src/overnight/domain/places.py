@@ -27,7 +27,7 @@ _MOST = (1 << 40) - 1
 _LOW = (1 << 32) - 1
 
 REASONS_KEPT = 100
-"""So many different reasons of failure are told apart; whatever comes after them is ``other``."""
+"""So many different reasons are told apart; whatever comes after them is ``other``, for each state."""
 OTHER = "other"
 _LONGEST_CODE = 64
 
@@ -93,7 +93,7 @@ class Reasons:
         number = self._numbers.get(key)
         if number is None:
             if len(self._numbers) >= REASONS_KEPT:
-                key = (State.FAILED, OTHER)
+                key = (state, OTHER)
             number = self._numbers.get(key, len(self._numbers) + 1)
             if number > len(self._counts):
                 self._counts.append(0)

@@ -92,7 +92,7 @@ def _reason_in_body(body: msgspec.Raw) -> _Reason:
 
 def _code(reason: _Reason, otherwise: str) -> str:
     # Many model servers repeat the status as the code; the type then says more.
-    if isinstance(reason.code, str) and not reason.code.isdigit():
+    if isinstance(reason.code, str) and reason.code and not reason.code.isdigit():
         return reason.code
     return reason.type or otherwise
 

@@ -34,6 +34,7 @@ FIRST_BYTES = 64 * 1024
 
 _READ_BUFFER = 1024 * 1024
 _NAMES_KEPT = 50
+_LONGEST_NAME = 256
 
 
 class First(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +154,9 @@ def _count(raw: bytes | None, models: Counter[str], endpoints: Counter[str]) -> 
 
 
 def _add(counts: Counter[str], name: str) -> None:
-    # A file may name a new one in each line; what is not among the first ones is not told.
+    # A file may name a new one in each line, and a line may be one name; what is not among the first ones is not told.
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}…"
     if name in counts or len(counts) < _NAMES_KEPT:
         counts[name] += 1
 

@@ -92,8 +92,9 @@ class LiveView:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
         )
-        self.entries[line * ENTRY_BYTES : (line + 1) * ENTRY_BYTES] = pack(place)
         self._segment[line] = number
+        # Last, for another thread may read the entry at once and ask for its segment.
+        self.entries[line * ENTRY_BYTES : (line + 1) * ENTRY_BYTES] = pack(place)
         self.newest.append(line)
 
 

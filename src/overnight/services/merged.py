@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
 from overnight.domain.ids import line_of
@@ -15,15 +17,13 @@ _PIECE = 256 * 1024
 async def merged_lines(files: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
     """Give the lines of all files, each with its line break, in pieces of some size, by the line that their ids name.
 
-    Each file is in the order of the input already, and a line is in one of them only.
+    Each file is in the order of the input already, and a line is in one of them only. Lines are taken apart and put
+    together in threads: there may be thousands in a piece.
     """
-    readers = [_lines(file) for file in files]
-    heads = [await anext(reader, b"") for reader in readers]
+    left = [_Lines(file) for file in files]
     piece = bytearray()
-    while any(heads):
-        first = min((number for number, head in enumerate(heads) if head), key=lambda number: line_of(heads[number]))
-        piece += heads[first]
-        heads[first] = await anext(readers[first], b"")
+    while left := [lines for lines in left if await lines.more()]:
+        await asyncio.to_thread(_merge, left, piece)
         if len(piece) >= _PIECE:
             yield bytes(piece)
             piece.clear()
@@ -31,9 +31,36 @@ async def merged_lines(files: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[b
         yield bytes(piece)
 
 
-async def _lines(file: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    rest = b""
-    async for data in file:
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
+class _Lines:
+    """The lines of one file, as far as they were read; ``read`` has those that nobody took yet."""
+
+    def __init__(self, file: AsyncIterator[bytes]) -> None:
+        self.read: deque[bytes] = deque()
+        self._file = file
+        # A line may be far longer than what is read at once, so that it is put together only when it is all there.
+        self._begun: list[bytes] = []
+
+    async def more(self) -> bool:
+        """Read on if nothing is there, and say whether something is."""
+        while not self.read:
+            data = await anext(self._file, None)
+            if data is None:
+                return False
+            await asyncio.to_thread(self._take, data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        first, *others = data.split(b"\n")
+        self._begun.append(first)
+        if others:
+            self.read.append(b"".join(self._begun))
+            self.read.extend(others[:-1])
+            self._begun = [others[-1]]
+
+
+def _merge(files: Sequence[_Lines], piece: bytearray) -> None:
+    """Add lines to a piece until it is large enough, or a file has to be read on."""
+    while len(piece) < _PIECE and all(lines.read for lines in files):
+        first = min(files, key=lambda lines: line_of(lines.read[0]))
+        piece += first.read.popleft()
+        piece += b"\n"

@@ -243,7 +243,8 @@ class RequestService:
 
     async def _open_ended(self, batch: Batch, stack: AsyncExitStack) -> _Opened:
         places = await self._open(places_key(batch), stack)
-        source = await self._open_if_there(str(batch.input_blob), stack)
+        # By its file: what was deleted or has expired is not shown until its bytes are swept away, too.
+        source = await self._open_file(batch, batch.input_file_id, stack)
         output = await self._open_file(batch, batch.output_file_id, stack)
         errors = await self._open_file(batch, batch.error_file_id, stack)
         sheet = await asyncio.to_thread(EndedSheet, places, source, output, errors)
@@ -295,7 +296,7 @@ async def _detail(opened: _Opened, row: RequestRow, place: Place, most: int | No
 async def _group(opened: _Opened, reason: Reason) -> FailureGroup:
     place = unpack(await asyncio.to_thread(opened.sheet.entries, reason.first_line, 1), 0)
     record = await opened.result(reason.first_line, place, None)
-    first = None if record is None else ending(record)
+    first = None if record is None else await asyncio.to_thread(ending, record)
     return FailureGroup(
         state=reason.state,
         code=reason.code,

@@ -22,6 +22,8 @@ EXACT_BYTES = 16_000_000
 _READ_BUFFER = 1024 * 1024
 _LONGEST_LINE = 64 * MIB
 _MOST_MODELS = 256
+# In characters: a line may be one long name, and what was found is kept.
+_LONGEST_NAME = 256
 OTHER_MODELS = "(others)"
 
 
@@ -105,7 +107,7 @@ def count_file(path: Path, counters: TokenCounters, exact_bytes: int = EXACT_BYT
 
 def _tally(tallies: dict[str, _Tally], model: str, counters: TokenCounters, one_in: int, seed: int) -> _Tally:
     if model not in tallies:
-        model = model if len(tallies) < _MOST_MODELS else OTHER_MODELS
+        model = model if len(tallies) < _MOST_MODELS and len(model) <= _LONGEST_NAME else OTHER_MODELS
     if model not in tallies:
         tallies[model] = _Tally(model, counters.of(model), one_in, seed)
     return tallies[model]

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, RedirectResponse
 
 from overnight.domain.errors import (
+    Forbidden,
     InvalidRequest,
     NotFound,
     ServiceError,
@@ -49,7 +50,7 @@ _SEE_OTHER = 303
 # Wrong keys from one address in a minute: a person's slips, but no search.
 _ATTEMPTS = Rate(most=10)
 
-_UPLOAD_STATUS = ((TooLarge, 413), (TooManyRequests, 429))
+_UPLOAD_STATUS = ((Unauthorized, 401), (Forbidden, 403), (TooLarge, 413), (TooManyRequests, 429), (Unavailable, 503))
 
 Form = dict[str, list[str]]
 
@@ -81,6 +82,8 @@ class Actions:
         except Unauthorized as error:
             self._attempts.take(address)
             return await self._sign_in_form(request, error.message, status=401)
+        # Nobody can leave the old name any more once the browser has the new one.
+        self._sessions.sign_out(request)
         response = RedirectResponse(self._local(_first(form, "next")), _SEE_OTHER)
         set_cookie(response, request, name, self._home)
         return response

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -47,6 +48,7 @@ _STATUS: tuple[tuple[type[errors.ServiceError], int, str], ...] = (
     (errors.Conflict, 409, "Not possible any more"),
     (errors.Unavailable, 503, "Not possible now"),
     (errors.TooLarge, 413, "Too large"),
+    (errors.TooManyRequests, 429, "Too many at once"),
     (errors.ServiceError, 400, "Not understood"),
 )
 
@@ -111,7 +113,12 @@ class Studio:
         ]
         if self._parts.gallery:
             routes.append(Route("/studio/_gallery", pages.gallery))
-        handlers = {errors.ServiceError: self._refused, HTTPException: self._http_error, Exception: _broke}
+        handlers = {
+            errors.ServiceError: self._refused,
+            HTTPException: self._http_error,
+            ClientDisconnect: _gone,
+            Exception: _broke,
+        }
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = True
         return app
@@ -131,7 +138,7 @@ class Studio:
             except errors.Unavailable:
                 return True
 
-        self.hub.check_room()
+        self.hub.check_room(visitor.caller.resource)
         stream = self.hub.stream(topics, request.headers.get("last-event-id", ""), allowed)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
@@ -185,6 +192,11 @@ class Studio:
         except errors.ServiceError:
             shell = Shell(title=title, section="", rail=())
         return await self._pages.frame.page(request, "error.html", shell, status=status, message=message)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    # Nobody reads it, and nothing is wrong with the service.
+    return Response(status_code=499)
 
 
 async def _broke(request: Request, error: Exception) -> Response:

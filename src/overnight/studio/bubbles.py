@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.studio.excerpt import readable
+from overnight.studio.excerpt import escaped, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def pretty(line: bytes, size: int, *, full: bool) -> Raw:
     """Lay out a line for reading: with indents where all of it is there, and no more than 64 KB unless ``full``."""
     try:
         text = msgspec.json.format(line, indent=2) if len(line) == size else line
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         text = line
     kept = text if full else text[:PREVIEW]
     hidden = size - len(kept) if len(line) < size else len(text) - len(kept)
@@ -79,9 +79,11 @@ def pretty(line: bytes, size: int, *, full: bool) -> Raw:
 
 def curl(line: bytes) -> str:
     """Say the same request as a command to a model server; its address and key are left to the environment."""
+    if len(line) > PREVIEW:
+        return ""
     record = _dict(_decode(line))
     url, body = record.get("url"), record.get("body")
-    if not isinstance(url, str) or not isinstance(body, dict) or len(line) > PREVIEW:
+    if not isinstance(url, str) or not isinstance(body, dict):
         return ""
     path = url if url.startswith("/v1/") else f"/v1{url}"
     return " \\\n  ".join(
@@ -89,7 +91,7 @@ def curl(line: bytes) -> str:
             f'curl "$UPSTREAM_URL"{shlex.quote(path)}',
             '-H "Authorization: Bearer $UPSTREAM_API_KEY"',
             '-H "Content-Type: application/json"',
-            f"-d {shlex.quote(readable(msgspec.json.encode(body).decode()))}",
+            f"-d {shlex.quote(escaped(msgspec.json.encode(body).decode()))}",
         )
     )
 
@@ -198,8 +200,16 @@ def _vector(item: dict[str, object]) -> Block | None:
     numbers = _list(vector)
     if not numbers:
         return None
-    first = ", ".join(f"{number:.4g}" for number in numbers[:_SHOWN_NUMBERS] if isinstance(number, int | float))
+    first = ", ".join(_number(number) for number in numbers[:_SHOWN_NUMBERS] if isinstance(number, int | float))
     return Block(kind="note", title="Embedding", text=f"{len(numbers):,} numbers: {first}, …")
+
+
+def _number(number: float) -> str:
+    try:
+        return f"{number:.4g}"
+    except OverflowError:
+        # JSON bounds no integer.
+        return "∞"
 
 
 def _texts(value: object) -> tuple[Block, ...]:

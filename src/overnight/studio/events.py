@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from overnight.dispatch.dispatcher import safely
 from overnight.domain.errors import ServiceError, Unavailable
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _SILENCE = 15.0
 # A slow refresh makes the next one wait, so that looking never takes more than a quarter of the time.
 _REST = 3.0
 _MOST_STREAMS = 1_000
+# One resource leaves room for others.
+_MOST_OF_A_RESOURCE = 250
 MOST_TOPICS = 16
 
 _RELATIVE_TIMES = re.compile(rb"(<time\b[^>]*>)[^<]*")
@@ -44,6 +47,7 @@ class _Fragment(msgspec.Struct, frozen=True):
 
 
 class _Subscription(msgspec.Struct, eq=False):
+    resource: ResourceId
     topics: frozenset[Topic]
     changed: asyncio.Event
     # The newest state of each part: however slow the reader, no more than one page waits for it.
@@ -62,7 +66,8 @@ class Hub:
         self._watched = asyncio.Event()
         self._subscriptions: set[_Subscription] = set()
         self._fragments: dict[Topic, dict[str, _Fragment]] = {}
-        self._failing: set[Topic] = set()
+        # What was said of those that cannot be shown now.
+        self._failing: dict[Topic, bytes] = {}
         self._ended = False
 
     async def keep_live(self) -> None:
@@ -82,31 +87,40 @@ class Hub:
 
     async def refresh(self) -> None:
         """Render every topic that somebody looks at, once, and hand out what has changed."""
-        self._tick += 1
         watched = {topic for subscription in self._subscriptions for topic in subscription.topics}
         for topic in self._fragments.keys() - watched:
             del self._fragments[topic]
-            self._failing.discard(topic)
+        # Apart from those: what could never be shown has no fragments.
+        for topic in self._failing.keys() - watched:
+            del self._failing[topic]
         for topic in watched:
-            await self._refresh(topic)
+            # The service goes on whatever one part meets.
+            if not await safely("live parts", self._refresh(topic)):
+                self._stale(topic, "This cannot be shown now. The log of the service tells more.")
 
     async def _refresh(self, topic: Topic) -> None:
         try:
             parts = await self._render(topic)
         except ServiceError as error:
-            if topic not in self._failing:
-                self._failing.add(topic)
-                self._hand_out(topic, {f"stale:{topic.name}": _named("stale", error.message)})
+            self._stale(topic, error.message)
             return
         news = self._take(topic, parts)
-        if topic in self._failing:
-            self._failing.discard(topic)
+        if self._failing.pop(topic, None) is not None:
             news[f"stale:{topic.name}"] = _named("fresh", "")
         if news:
             self._hand_out(topic, news)
 
+    def _stale(self, topic: Topic, message: str) -> None:
+        if topic not in self._failing:
+            event = self._failing[topic] = _named("stale", message)
+            self._hand_out(topic, {f"stale:{topic.name}": event})
+
     def _take(self, topic: Topic, parts: Mapping[str, str]) -> dict[str, bytes]:
+        # Each topic has ticks of its own: a reader may go when only some of its topics are done.
+        self._tick += 1
         known = self._fragments.setdefault(topic, {})
+        for gone in known.keys() - parts.keys():
+            del known[gone]
         news: dict[str, bytes] = {}
         for part_id, html in parts.items():
             event = _partial(part_id, html, f"{self._name}-{self._tick}")
@@ -121,12 +135,16 @@ class Hub:
     def _hand_out(self, topic: Topic, news: Mapping[str, bytes]) -> None:
         for subscription in self._subscriptions:
             if topic in subscription.topics:
+                # Behind what waits already: the last id that a reader got speaks for all before it.
+                for part_id in news:
+                    subscription.waiting.pop(part_id, None)
                 subscription.waiting |= news
                 subscription.changed.set()
 
-    def check_room(self) -> None:
-        """Raise ``Unavailable`` if nobody else can look: too many do, or the service stops."""
-        if self._ended or len(self._subscriptions) >= _MOST_STREAMS:
+    def check_room(self, resource: ResourceId) -> None:
+        """Raise ``Unavailable`` if nobody else of a resource can look: too many do, or the service stops."""
+        own = sum(subscription.resource == resource for subscription in self._subscriptions)
+        if self._ended or own >= _MOST_OF_A_RESOURCE or len(self._subscriptions) >= _MOST_STREAMS:
             raise Unavailable("No more live updates can be given now. The page still works; load it again to see more.")
 
     @contextmanager
@@ -136,8 +154,9 @@ class Hub:
         Raises:
             Unavailable: too many look at once, or the service stops.
         """
-        self.check_room()
-        subscription = _Subscription(frozenset(topics), asyncio.Event(), self._since(topics, last_event_id))
+        resource = topics[0].resource
+        self.check_room(resource)
+        subscription = _Subscription(resource, frozenset(topics), asyncio.Event(), self._since(topics, last_event_id))
         if subscription.waiting:
             subscription.changed.set()
         self._subscriptions.add(subscription)
@@ -152,12 +171,14 @@ class Hub:
     def _since(self, topics: Sequence[Topic], last_event_id: str) -> dict[str, bytes]:
         name, _, number = last_event_id.partition("-")
         seen = int(number) if name == self._name and number.isdecimal() and len(number) < 18 else -1  # noqa: PLR2004 - no tick has more digits
-        return {
+        missed = {
             part_id: fragment.event
             for topic in topics
             for part_id, fragment in self._fragments.get(topic, {}).items()
             if fragment.tick > seen
         }
+        stale = {f"stale:{topic.name}": self._failing[topic] for topic in topics if topic in self._failing}
+        return missed | stale
 
     async def stream(
         self, topics: Sequence[Topic], last_event_id: str, allowed: Callable[[], Awaitable[bool]]

@@ -67,16 +67,13 @@ def _line(offset: int, raw: bytes) -> Line:
 
 def visible(text: str) -> str:
     """Show what would otherwise steer a terminal or the direction of writing."""
-    return "".join(_shown(char) for char in text)
+    return _STEERS.sub(lambda match: _shown(match[0]), text)
 
 
 def _shown(char: str) -> str:
     code = ord(char)
-    if code < 32 and char != "\t":  # noqa: PLR2004 - control characters have pictures of their own
-        return chr(0x2400 + code)
-    if char in _STEERING:
-        return f"⟨U+{code:04X}⟩"
-    return char
+    # Control characters have pictures of their own.
+    return chr(0x2400 + code) if code < 32 else f"⟨U+{code:04X}⟩"  # noqa: PLR2004 - the first that is none
 
 
 _STEERING = frozenset("\x7f\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | {
@@ -84,12 +81,18 @@ _STEERING = frozenset("\x7f\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | {
 }
 
 
+_STEERS = re.compile(f"[\\x00-\\x08\\x0a-\\x1f{''.join(sorted(_STEERING))}]")
 _UNREADABLE = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{''.join(sorted(_STEERING))}]")
 
 
 def readable(text: str) -> str:
     """Do the same with a text of several lines, however long; its line breaks stay."""
     return _UNREADABLE.sub(lambda match: _shown(match[0]), text.replace("\r\n", "\n"))
+
+
+def escaped(text: str) -> str:
+    """Show the same in JSON by its escapes, which mean the same to whatever reads it."""
+    return _STEERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def as_attachment(file: File) -> dict[str, str]:

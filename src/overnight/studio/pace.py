@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # In seconds; about as many samples are kept of each batch, and of so many batches.
 _RECENT = 30.0
+_LONG_ENOUGH = 20.0
 _SAMPLES = 900
 _BATCHES = 500
 _SMOOTHED = 10
@@ -61,10 +62,14 @@ class Paces:
             self._samples.pop(min(self._samples, key=lambda batch_id: self._samples[batch_id][-1].at))
 
 
-def _recent(samples: deque[Sample]) -> float:
+def _recent(samples: deque[Sample]) -> float | None:
+    """Say how fast the last requests ended; that none did is only known once nobody has seen one for a while."""
     last = samples[-1]
     first = next(sample for sample in samples if last.at - sample.at <= _RECENT)
-    return (last.done - first.done) / (last.at - first.at) if last.at > first.at else 0.0
+    ended, seconds = last.done - first.done, last.at - first.at
+    if not ended:
+        return 0.0 if seconds >= _LONG_ENOUGH else None
+    return ended / seconds
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ from overnight.studio import checking, dashboard, excerpt, filters, gallery, rec
 from overnight.studio.session import READ_ONLY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
 
     from overnight.domain.file import File
@@ -123,7 +125,7 @@ class Pages:
         found = await self._looking.batches(visitor.caller.resource, wanted, after)
         first_page = after is None
         topics = ["batches"] if first_page else [f"row:{row.id}" for row in found.rows if row.active][:16]
-        older = {"q": text, "view": view, "after": found.after or "", "first": "active" if first else ""}
+        kept = {"q": text, "first": "active" if first else ""}
         return await self.frame.page(
             request,
             "batches.html",
@@ -131,12 +133,13 @@ class Pages:
             list=found,
             q=text,
             view=view,
-            views=_VIEWS,
+            tabs=[(value, name, _query(kept | {"view": _named(value)})) for value, name in _VIEWS],
             problem=wanted.problem,
             filtered=bool(text or view != "all" or first),
             first_page=first_page,
             first=first,
-            older=urlencode({name: value for name, value in older.items() if value and value != "all"}),
+            newest=_query(kept | {"view": _named(view)}),
+            older=_query(kept | {"view": _named(view), "after": found.after or ""}),
             server=server_url(request),
             qualifiers=filters.QUALIFIERS,
         )
@@ -168,6 +171,7 @@ class Pages:
         now = self._parts.clock.now()
         picked = await self._picked(visitor, wishes.file_id)
         first = await self._first(visitor, picked)
+        shown = await asyncio.to_thread(checking.first_of, first)
         if first is not None and not wishes.endpoint:
             wishes = msgspec.structs.replace(wishes, endpoint=checking.endpoint_of(first))
         rows = [view_models.file_row(file, now, self._parts.root) for file in page.items]
@@ -180,10 +184,11 @@ class Pages:
             wishes=wishes,
             files=rows,
             picked=None if picked is None else view_models.file_row(picked, now, self._parts.root),
-            first=checking.first_of(first),
+            first=shown,
             check=await self._checked(visitor, picked, wishes.flavour) if "check" in request.query_params else None,
             endpoints=ENDPOINTS,
             models=[deployment.name for deployment in known],
+            checked=_query({"from": request.query_params.get("from", ""), "file": wishes.file_id, "check": "1"}),
             recipes=recipes.all_of(wishes, server_url(request)),
             error=error,
             field=field,
@@ -201,7 +206,7 @@ class Pages:
         if file is None:
             return None
         _, raw = await self._parts.files.excerpt(visitor.caller.resource, file.id, 0, excerpt.WINDOW)
-        return excerpt.lines_of(raw, 0, file.bytes, most=3)
+        return await asyncio.to_thread(excerpt.lines_of, raw, 0, file.bytes, most=3)
 
     async def files(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
@@ -235,7 +240,7 @@ class Pages:
             file=view_models.file_row(file, self._parts.clock.now(), self._parts.root),
             check=await self._checked(visitor, file, Flavour.OPENAI) if "check" in request.query_params else None,
             users=await self._looking.batches(visitor.caller.resource, filters.parse(f"file:{file.id}"), None),
-            excerpt=excerpt.lines_of(raw, start, file.bytes),
+            excerpt=await asyncio.to_thread(excerpt.lines_of, raw, start, file.bytes),
         )
 
     async def check(self, request: Request) -> Response:
@@ -309,6 +314,14 @@ class Pages:
             tones=gallery.tones(),
             server=server_url(request),
         )
+
+
+def _named(view: str) -> str:
+    return "" if view == "all" else view
+
+
+def _query(parameters: Mapping[str, str]) -> str:
+    return urlencode({name: value for name, value in parameters.items() if value})
 
 
 def _span(request: Request) -> Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from overnight.domain.errors import InvalidRequest, NotFound
@@ -9,11 +10,12 @@ from overnight.domain.ids import BatchId
 from overnight.studio.events import MOST_TOPICS, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from overnight.studio.looking import Looking
     from overnight.studio.session import Visitor
     from overnight.studio.templating import Templates
+    from overnight.studio.view_models import BatchRow
 
 _PLAIN = frozenset({"overview", "batches", "upstreams", "allowance"})
 _OF_A_BATCH = ("batch:", "inside:", "row:")
@@ -27,7 +29,7 @@ class LiveParts:
         self._templates = templates
 
     async def render(self, topic: Topic) -> Mapping[str, str]:
-        """Render everything that a topic keeps up to date. Raises ``ServiceError``."""
+        """Render all that a topic keeps up to date; the event loop goes on meanwhile. Raises ``ServiceError``."""
         kind, _, batch_id = topic.name.partition(":")
         match kind:
             case "batch":
@@ -40,38 +42,46 @@ class LiveParts:
                 return await self._rows(topic)
             case "upstreams":
                 rows = self._looking.upstreams(may_operate=topic.may_operate)
-                return {"upstream-list": self._templates.render("parts/upstream_list.html", rows=rows)}
+                return await self._parts({"upstream-list": "upstream_list"}, rows=rows)
             case "allowance":
                 allowance = await self._looking.allowance(topic.resource)
-                return {"allowance": self._templates.render("parts/allowance.html", allowance=allowance)}
+                return await self._parts({"allowance": "allowance"}, allowance=allowance)
         overview = await self._looking.overview(topic.resource, may_operate=topic.may_operate)
-        names = ("cards", "active", "strip", "events")
-        parts = {name: self._templates.render(f"parts/{name}.html", overview=overview) for name in names}
+        parts = await self._parts({name: name for name in ("cards", "active", "strip", "events")}, overview=overview)
         return parts if overview.empty else {**parts, "start": '<div id="start"></div>'}
 
     async def _batch(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
         _, detail = await self._looking.batch(topic.resource, batch_id)
         names = {"batch-state": "batch_state", "batch-numbers": "batch_numbers"}
-        return {part_id: self._templates.render(f"parts/{name}.html", detail=detail) for part_id, name in names.items()}
+        return await self._parts(names, detail=detail)
 
     async def _inside(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
         batch, _ = await self._looking.batch(topic.resource, batch_id)
         inside = await self._looking.inside(batch)
-        names = ("failures", "tail")
-        return {name: self._templates.render(f"parts/{name}.html", inside=inside) for name in names}
+        return await self._parts({name: name for name in ("failures", "tail")}, inside=inside)
 
     async def _row(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
         try:
             row = await self._looking.row(topic.resource, batch_id)
         except NotFound:
             return {}
-        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True)}
+        return await self._parts({f"row-{row.id}": "batch_row"}, row=row, pick=True)
 
     async def _rows(self, topic: Topic) -> Mapping[str, str]:
         rows = await self._looking.newest(topic.resource)
+        return await asyncio.to_thread(self._render_rows, rows)
+
+    def _render_rows(self, rows: Sequence[BatchRow]) -> Mapping[str, str]:
         parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True) for row in rows}
         parts["newest"] = self._templates.render("parts/newest.html", ids=[row.id for row in rows])
         return parts
+
+    async def _parts(self, names: Mapping[str, str], **models: object) -> dict[str, str]:
+        """Render parts: ``names`` are those of their templates by their ids."""
+        return await asyncio.to_thread(self._render_parts, names, models)
+
+    def _render_parts(self, names: Mapping[str, str], models: Mapping[str, object]) -> dict[str, str]:
+        return {part_id: self._templates.render(f"parts/{name}.html", **models) for part_id, name in names.items()}
 
 
 def topics_of(text: str, visitor: Visitor) -> list[Topic]:

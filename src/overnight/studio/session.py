@@ -12,6 +12,8 @@ import msgspec
 from overnight.domain.errors import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -26,6 +28,8 @@ CSRF_HEADER = "x-csrf-token"
 _IDLE = 12 * 3600.0
 _LONGEST = 7 * 86_400.0
 _MOST = 10_000
+# Whoever holds one key cannot push out the holders of others.
+_MOST_OF_A_KEY = 1_000
 
 WRONG_KEY = "This key does not open anything here. Check that it is complete, or ask whoever runs the service for one."
 
@@ -71,7 +75,7 @@ class Sessions:
 
     async def visitor(self, request: Request) -> Visitor:
         """Say who asks. Raises ``Unauthorized`` where nobody is signed in, ``Forbidden`` and ``Unavailable``."""
-        host = urlsplit(f"//{request.headers.get('host', 'localhost')}").hostname or ""
+        host = _host(f"//{request.headers.get('host', 'localhost')}")
         caller = await self._callers.open_to(host)
         if caller is not None:
             return Visitor(caller=caller, csrf=self.form_token, signed_in=False)
@@ -90,7 +94,7 @@ class Sessions:
         if await self._callers.recall(digest) is None:
             raise Unauthorized(WRONG_KEY)
         now = self._clock.ticks()
-        self._forget_old()
+        self._forget_old(digest)
         name = self._entropy.hex()
         self._sessions[name] = _Session(digest=digest, csrf=self._entropy.hex(), began=now, used=now)
         return name
@@ -107,10 +111,24 @@ class Sessions:
         now = self._clock.ticks()
         return now < session.used + _IDLE and now < session.began + _LONGEST
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, digest: str) -> None:
         self._sessions = {name: session for name, session in self._sessions.items() if self._fresh(session)}
-        while len(self._sessions) >= _MOST:
-            self._sessions.pop(min(self._sessions, key=lambda name: self._sessions[name].used))
+        own = [name for name, session in self._sessions.items() if session.digest == digest]
+        if len(own) >= _MOST_OF_A_KEY:
+            self._forget_longest_unused(own)
+        elif len(self._sessions) >= _MOST:
+            self._forget_longest_unused(self._sessions)
+
+    def _forget_longest_unused(self, names: Iterable[str]) -> None:
+        del self._sessions[min(names, key=lambda name: self._sessions[name].used)]
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        # No address at all, so none of this machine.
+        return ""
 
 
 def set_cookie(response: Response, request: Request, name: str, path: str) -> None:
@@ -127,7 +145,7 @@ def check_origin(request: Request) -> None:
         own = site == "same-origin"
     else:
         # Programs send neither; they have to know the token all the same.
-        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        own = origin is None or origin.partition("://")[2] == request.headers.get("host")
     if not own:
         raise Forbidden("This was sent from another page. Open the Studio itself and try again.", code="forbidden")
 

@@ -43,10 +43,15 @@ class Badge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """How fast the requests of a batch end: a second, over its whole time and of late."""
+    """How fast the requests of a batch end: a second, over its whole time and of late, if that is known by now."""
 
     overall: float = 0.0
-    recent: float = 0.0
+    recent: float | None = None
+
+    @property
+    def now(self) -> float:
+        """The best guess of how fast it is at present."""
+        return self.overall if self.recent is None else self.recent
 
 
 NO_PACE = Pace()
@@ -165,9 +170,10 @@ def _partial(batch: Batch) -> str:
 
 def _pace_words(batch: Batch, pace: Pace) -> list[str]:
     words = [f"{percent(batch)} %"]
-    speed = pace.recent or pace.overall
-    if speed:
-        words.append(human.rate(speed))
+    if pace.now:
+        words.append(human.rate(pace.now))
+    elif pace.recent is not None:
+        words.append("none has ended of late")
     remaining = time_left(batch, pace)
     if remaining:
         words.append(remaining)
@@ -176,9 +182,9 @@ def _pace_words(batch: Batch, pace: Pace) -> list[str]:
 
 def time_left(batch: Batch, pace: Pace) -> str:
     """Say when a running batch may be done; nothing while that would be a guess."""
-    rates = [rate for rate in (pace.overall, pace.recent) if rate > 0]
+    rates = [pace.overall, pace.now]
     enough = _done(batch) >= _SUSPICIOUSLY_FEW and _done(batch) >= _EARLY * batch.total
-    if batch.status != S.IN_PROGRESS or not rates or not enough or not _left(batch):
+    if batch.status != S.IN_PROGRESS or not all(rates) or not enough or not _left(batch):
         return ""
     return human.between(_left(batch) / max(rates), _left(batch) / min(rates))
 
@@ -207,9 +213,13 @@ def progress(batch: Batch) -> Progress:
 
 def _aloud(batch: Batch) -> str:
     if not batch.total:
-        return "not counted yet"
+        return _uncounted(batch)
     failed = f", {batch.failed:,} failed" if batch.failed else ""
     return f"{_done(batch):,} of {batch.total:,}{failed}"
+
+
+def _uncounted(batch: Batch) -> str:
+    return "none was let in" if batch.ended else "not counted yet"
 
 
 _STEPS = (("Created", "created_at"), ("Started", "in_progress_at"), ("Finalizing", "finalizing_at"))
@@ -352,14 +362,14 @@ def _left(batch: Batch) -> int:
 def numbers(batch: Batch, now: float, pace: Pace) -> tuple[tuple[str, str], ...]:
     """Give what is worth knowing of a batch in figures, each with its name."""
     found = [("Duration", duration(batch, now))]
-    if pace.recent or pace.overall:
-        found.append(("Throughput", human.rate(pace.recent or pace.overall)))
+    if pace.now:
+        found.append(("Throughput", human.rate(pace.now)))
     elif batch.ended and _done(batch) and batch.in_progress_at is not None:
         took = max(1, (batch.finalizing_at or ended_at(batch) or batch.in_progress_at) - batch.in_progress_at)
         found.append(("Throughput", human.rate(_done(batch) / took)))
     if remaining := time_left(batch, pace):
         found.append(("Time left", remaining))
-    found.append(("Requests", f"{batch.total:,}" if batch.total else "not counted yet"))
+    found.append(("Requests", f"{batch.total:,}" if batch.total else _uncounted(batch)))
     if batch.usage.total_tokens:
         found.append(("Tokens in", f"{batch.usage.input_tokens:,}"))
         found.append(("Tokens out", f"{batch.usage.output_tokens:,}"))

@@ -54,6 +54,9 @@ def test_numbers_change_while_focus_and_open_details_stay(page: Page, busy: Stag
     gates[1].open()
     expect(page.locator("#batch-state")).to_contain_text("Completed")
     expect(page).to_have_title("Completed · watched · overnight")
+    expect(page.get_by_role("link", name="Download Output")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel batch")).to_have_count(0)
+    expect(link).to_be_focused()
 
 
 def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gates: tuple[Gate, Gate]):

@@ -61,11 +61,14 @@ def test_upload_that_is_refused_says_why_and_can_be_tried_again(
     page: Page, busy: Stage, tmp_path: Path, troubles: Troubles
 ):
     troubles.expected = [" 400", "status of 400"]
+    (tmp_path / "notes.txt").write_bytes(b"hello")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     (tmp_path / "good.jsonl").write_bytes(json.dumps(request("a", CHAT)).encode())
     page.goto(f"{busy.service.url}/studio/new")
-    page.locator("#upload").set_input_files(tmp_path / "empty.jsonl")
+    page.locator("#upload").set_input_files(tmp_path / "notes.txt")
     expect(page.locator("#upload-error")).to_contain_text("Invalid file format")
+    page.locator("#upload").set_input_files(tmp_path / "empty.jsonl")
+    expect(page.locator("#upload-error")).to_contain_text("empty.jsonl is empty")
     page.locator("#upload").set_input_files(tmp_path / "good.jsonl")
 
     expect(page).to_have_url(re.compile("file=file"))

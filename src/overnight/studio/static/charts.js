@@ -24,8 +24,8 @@ function begin(figure) {
 
   function clock(time) {
     const at = new Date(time * 1000);
-    const day = data.length > DAY ? { weekday: "short", hour: "2-digit", minute: "2-digit" } : {};
-    return data.length > DAY ? at.toLocaleString(undefined, day) : at.toLocaleTimeString();
+    const exact = data.length > DAY ? { weekday: "short" } : { second: "2-digit" };
+    return at.toLocaleString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...exact });
   }
 
   function options(place, names) {
@@ -92,6 +92,7 @@ function begin(figure) {
   }
 
   async function refresh() {
+    if (!figure.isConnected) return clearInterval(timer);
     if (document.hidden) return;
     try {
       const response = await fetch(figure.dataset.source);
@@ -107,8 +108,8 @@ function begin(figure) {
     fill();
   }
 
+  const timer = setInterval(refresh, every);
   refresh();
-  setInterval(refresh, every);
   function again() {
     for (const each of places) {
       each.plot?.destroy();

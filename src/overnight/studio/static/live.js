@@ -12,14 +12,12 @@ let underWay = false;
 const held = new Map();
 
 setInterval(showPulse, 1000);
-
 function showPulse() {
   const pulse = document.getElementById("pulse");
   if (!stream || !pulse) return;
-  const text = document.getElementById("pulse-text");
   const seconds = Math.round((Date.now() - lastNews) / 1000);
   pulse.dataset.live = paused ? "paused" : polling ? "broken" : "on";
-  text.textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
+  document.getElementById("pulse-text").textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
 }
 
 function broken() {
@@ -131,12 +129,16 @@ function tellState() {
   // Kept here and not in the page: a morph takes away attributes that the new part does not have.
   if (told && told !== state.dataset.state) say(state.dataset.state);
   told = state.dataset.state;
-  if (!("ended" in state.dataset)) underWay = true;
-  else if (underWay) {
-    underWay = false;
-    // Files, failures and actions are another now, and nothing will change any more.
-    if (!document.querySelector("dialog[open]")) location.reload();
-  }
+  const ended = "ended" in state.dataset;
+  // Files, failures and actions are another now, and nothing will change any more.
+  if (ended && underWay && !document.querySelector("dialog[open]")) renew();
+  underWay = !ended;
+}
+
+// Whoever reads or types is not disturbed: what is the same stays, with its focus.
+async function renew() {
+  await htmx.ajax("GET", location.href, { target: "#main", select: "#main", swap: "outerMorph" });
+  if (document.activeElement === document.body) document.querySelector("h1").focus();
 }
 
 function say(text) {

@@ -40,6 +40,7 @@ function answer(request) {
 
 function upload(file) {
   if (running || "disabled" in drop.dataset) return;
+  if (!file.size) return fail(`${file.name} is empty: it holds no request.`);
   problem.hidden = true;
   state.hidden = false;
   const request = new XMLHttpRequest();

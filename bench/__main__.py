@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery, requests, tokens
+from bench import big_file, dispatch, embedded, heavy_tail, log, polling, recovery, requests, studio, tokens
 from bench.figures import Figure, show
 
 BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[Path], list[Figure]]] = {
     "log": log.run,
     "recovery": recovery.run,
     "requests": requests.run,
+    "studio": studio.run,
     "upload-and-polling": polling.run,
     "tokens": tokens.run,
 }

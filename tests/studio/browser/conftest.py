@@ -70,6 +70,8 @@ def seen(window: tuple[Page, Troubles]) -> Iterator[Page]:
     page.set_viewport_size(SIZE)
     troubles.found.clear()
     yield page
+    # Leaving ends the stream of the page, which would be broken off with the service otherwise.
+    page.goto("about:blank")
     troubles.check()
 
 

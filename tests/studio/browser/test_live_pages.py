@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,29 @@ def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gate
     expect(row).to_contain_text("2 of 3")
     expect(row.locator("a").first).to_be_focused()
     assert row.evaluate("each => each.mine") is True
+
+
+def test_ticks_stay_while_their_rows_change(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.run("ticked first", said("hello"))
+    busy.start("ticked", said("hello", "first", "second"))
+    page.goto(f"{busy.service.url}/studio/batches")
+    row = page.locator(f"#row-{busy.batches['ticked']}")
+    other = page.locator(f"#row-{busy.batches['ticked first']}")
+    expect(row).to_contain_text("1 of 3")
+    row.get_by_role("checkbox").check()
+    other.locator("a").first.focus()
+    page.keyboard.press("x")
+    gates[0].open()
+
+    expect(row).to_contain_text("2 of 3")
+    expect(row.get_by_role("checkbox")).to_be_checked()
+    gates[1].open()
+    expect(row).to_contain_text("Completed")
+    expect(row.get_by_role("checkbox")).to_be_checked()
+    expect(other.get_by_role("checkbox")).to_be_checked()
+    expect(page.locator("[data-chosen]")).to_have_text("2 chosen")
+    page.get_by_role("button", name="Cancel what is chosen").click()
+    expect(page).to_have_url(re.compile(f"id={busy.batches['ticked']}&id={busy.batches['ticked first']}"))
 
 
 def test_new_batches_wait_behind_a_button(page: Page, busy: Stage):
@@ -144,6 +168,7 @@ def test_page_of_a_batch_that_ended_is_loaded_once(page: Page, busy: Stage):
     page.on("framenavigated", lambda frame: loaded.append(frame.url))
     page.goto(f"{busy.service.url}/studio/batches/{busy.batches['ended']}")
     expect(page.locator("#batch-state")).to_contain_text("1 succeeded")
-    page.evaluate("new Promise((done) => setTimeout(done, 1000))")
+    page.evaluate("document.dispatchEvent(new Event('htmx:after:swap'))")
+    page.wait_for_load_state("networkidle")
 
     assert len(loaded) == 1

@@ -70,7 +70,8 @@ function begin(figure) {
     event.preventDefault();
     const { times } = data;
     const at = Math.min(times.length - 1, Math.max(0, (plot.cursor.idx ?? times.length) + by));
-    plot.setCursor({ left: plot.valToPos(times[at], "x"), top: 0 });
+    // Told to the other chart, too: the cursor is one.
+    plot.setCursor({ left: plot.valToPos(times[at], "x"), top: 0 }, true, true);
     const words = names.map((name) => `${data[name][at]} ${NAMES[name]}`);
     document.getElementById("announcer").textContent = `${clock(times[at])}: ${words.join(", ")} a second`;
   }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.studio.test_pages import Outline
 
@@ -11,7 +13,7 @@ from overnight.studio.templating import Templates
 NOW = 1_800_000_000.0
 TEMPLATES = Templates("")
 
-PARTS = [
+PARTS: list[tuple[str, str, specimens.Specimen[Any]]] = [
     *(("request", "one", each) for each in specimens.requests(NOW)),
     *(("failures", "inside", each) for each in specimens.insides()),
     *(("tail", "inside", each) for each in specimens.insides()),
@@ -56,7 +58,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("part", "takes", "each"), PARTS, ids=[f"{part}: {each.name}" for part, _, each in PARTS])
-def test_part_renders_alone_in_each_state(part: str, takes: str, each: specimens.Specimen[object]):
+def test_part_renders_alone_in_each_state(part: str, takes: str, each: specimens.Specimen[Any]):
     html = TEMPLATES.render(f"parts/{part}.html", **{takes: each.model})
     outline = Outline(html)
 

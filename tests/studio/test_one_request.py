@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def run(command: str, folder: Path) -> tuple[list[str], bytes]:
 
 
 def test_command_says_the_same_whatever_the_prompt_holds(tmp_path: Path):
-    body = {"model": "alias", "messages": [{"role": "user", "content": HOSTILE}], HOSTILE: 1.50}
+    body: dict[str, Any] = {"model": "alias", "messages": [{"role": "user", "content": HOSTILE}], HOSTILE: 1.50}
 
     arguments, sent = run(curl(line(**body), TARGET), tmp_path)
 

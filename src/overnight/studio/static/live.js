@@ -13,16 +13,14 @@ const held = new Map();
 
 setInterval(showPulse, 1000);
 function showPulse() {
-  const pulse = document.getElementById("pulse");
-  if (!stream || !pulse) return;
+  const pulse = stream && document.getElementById("pulse");
+  if (!pulse) return;
   const seconds = Math.round((Date.now() - lastNews) / 1000);
   pulse.dataset.live = paused ? "paused" : polling ? "broken" : "on";
   document.getElementById("pulse-text").textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
 }
 
-function asOf() {
-  return new Date(lastNews).toLocaleTimeString("en", { hourCycle: "h23" });
-}
+const asOf = () => new Date(lastNews).toLocaleTimeString("en", { hourCycle: "h23" });
 
 function warn(text) {
   banner.hidden = false;
@@ -79,20 +77,17 @@ if (stream) {
 
 // A list whose order may change stays as it is while something in it is focused or selected.
 function frozen(target) {
-  const selection = document.getSelection();
-  const selected = selection && !selection.isCollapsed && target.contains(selection.anchorNode);
+  const at = document.getSelection();
+  const selected = at && !at.isCollapsed && target.contains(at.anchorNode);
   return paused || selected || (target.matches("#active, #events") && target.contains(document.activeElement));
 }
 
 document.addEventListener("htmx:before:swap", (event) => {
   const tasks = event.detail.tasks;
   for (let place = tasks.length - 1; place >= 0; place -= 1) {
-    const { target, fragment } = tasks[place];
+    const { target } = tasks[place];
     if (!target) tasks.splice(place, 1);
-    else if (frozen(target)) {
-      held.set(target.id, fragment.firstElementChild?.outerHTML ?? "");
-      tasks.splice(place, 1);
-    }
+    else if (frozen(target)) held.set(target.id, tasks.splice(place, 1)[0].fragment.firstElementChild?.outerHTML ?? "");
   }
 });
 
@@ -120,26 +115,25 @@ function countNew() {
   const button = document.getElementById("fresh");
   if (!button || !ids[0]) return;
   const count = first ? ids.indexOf(first) : ids.length;
-  button.hidden = count === 0;
   const text = count < 0 ? "More new batches" : `+${count} new`;
+  button.hidden = count === 0;
   if (count !== 0 && button.textContent !== text) say(count < 0 ? text : `${count} new ${count === 1 ? "batch" : "batches"}`);
   button.textContent = text;
 }
 
 function tellState() {
-  const state = document.getElementById("batch-state");
-  if (!state || !stream) return;
+  const state = stream && document.getElementById("batch-state");
+  if (!state) return;
   if (document.title !== state.dataset.title) document.title = state.dataset.title;
   // Kept here and not in the page: a morph takes away attributes that the new part does not have.
   if (told && told !== state.dataset.state) say(state.dataset.state);
   told = state.dataset.state;
   const ended = "ended" in state.dataset;
-  // Files, failures and actions are another now, and nothing will change any more.
   if (ended && underWay) renew();
   underWay = !ended;
 }
 
-// Whoever reads or types is not disturbed: what is the same stays, with its focus.
+// Files, failures and actions are another after the end. Whoever reads or types is not disturbed: what is the same stays.
 async function renew() {
   if (document.querySelector("dialog[open], #opened:not([hidden])")) return (document.body.dataset.over = "");
   await htmx.ajax("GET", location.href, { target: "#main", select: "#main", swap: "outerMorph" });

@@ -133,6 +133,9 @@ class Pages:
             view=view,
             views=_VIEWS,
             problem=wanted.problem,
+            matching=_matching(len(found.rows), whole=first_page and found.after is None)
+            if (text or view != "all") and not wanted.problem
+            else "",
             filtered=bool(text or view != "all" or first),
             first_page=first_page,
             first=first,
@@ -219,6 +222,7 @@ class Pages:
             purpose=purpose,
             purposes=(("", "All"), ("batch", "Inputs"), ("batch_output", "Results")),
             older=older,
+            matching=_matching(len(rows), whole=after is None and not older) if purpose else "",
             first_page=after is None,
             server=server_url(request),
         )
@@ -314,6 +318,11 @@ class Pages:
 def _span(request: Request) -> Span:
     wanted = request.query_params.get("span", "")
     return Span(wanted) if wanted in set(Span) else Span.HOUR
+
+
+def _matching(count: int, *, whole: bool) -> str:
+    """Name everything that a filter matches; how many that is is known where one page holds it."""
+    return f"All matching ({count:,})" if whole else "All matching"
 
 
 def server_url(request: Request) -> str:

@@ -9,11 +9,12 @@ import msgspec
 
 from overnight.domain.errors import InvalidRequest, NotFound, QuotaExceeded, ServiceError, TooManyRequests
 from overnight.ports.blobs import StorageFull
-from overnight.studio.deeds import Cancel, Delete, Retry
+from overnight.studio.deeds import LOOKED_AT, Cancel, Delete, Retry
 from overnight.studio.pages import shell_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from overnight.studio.pages import Frame
     from overnight.studio.session import Sessions, Visitor
 
-# A page of a list, and how far one question looks for what a filter matches.
+# As many as a page of a list holds.
 _TICKED = 50
-_LOOKED_AT = 10_000
 _NAMED = 50
 # Gateways give up on an answer after a minute or less; what is not begun by then is asked about again.
 _SECONDS = 20.0
@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a deed; ``rest`` was not begun, and ``problem`` says why."""
 
     title: str
-    made: tuple[tuple[str, str, str], ...]
+    made: tuple[tuple[Made, str, str], ...]
     left: tuple[str, ...]
     problem: str
     rest: tuple[str, ...]
@@ -164,7 +164,7 @@ class Bulk:
         words, rest = deed.words, tuple(ids[done + left.total() :])
         return Outcome(
             title=f"{words.past} {_counted(done, words)}",
-            made=tuple((self._batch(each.of), self._batch(each.id), each.name) for each in made),
+            made=tuple((each, self._batch(each.of), self._batch(each.id)) for each in made),
             left=_lines(left),
             problem=problem,
             rest=rest,
@@ -187,14 +187,15 @@ async def _all_matching(deed: Deed, resource: ResourceId, wanted: Mapping[str, s
     """Find all that a filter matches, newest first, as far as the bounds go; only names are kept of them."""
     things: list[Thing] = []
     left: Counter[str] = Counter()
+    before = await deed.done_before(resource)
     looked, after = 0, None
     while True:
         piece = await deed.matching(resource, wanted, after)
         looked, after = looked + piece.looked, piece.after
-        some = _sorted(piece.things)
+        some = _sorted([_unless(thing, deed, before) for thing in piece.things])
         things.extend(some.things)
         left.update(some.left)
-        if after is None or len(things) >= deed.most or looked >= _LOOKED_AT:
+        if after is None or len(things) >= deed.most or looked >= LOOKED_AT:
             break
     many, bound = deed.words.many, ""
     if len(things) > deed.most or (after is not None and len(things) == deed.most):
@@ -202,6 +203,12 @@ async def _all_matching(deed: Deed, resource: ResourceId, wanted: Mapping[str, s
     elif after is not None:
         bound = f"Looked at the newest {looked:,} {many} only; older ones are not meant."
     return Chosen(things=tuple(things[: deed.most]), left=left, bound=bound)
+
+
+def _unless(thing: Thing, deed: Deed, before: AbstractSet[str]) -> Thing:
+    if thing.why or thing.id not in before:
+        return thing
+    return msgspec.structs.replace(thing, why=f"{deed.words.past.lower()} already")
 
 
 def _sorted(things: Sequence[Thing]) -> Chosen:

@@ -10,12 +10,13 @@ from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.domain.listing import BatchQuery
 from overnight.services.files import FileQuery
-from overnight.services.retry import NewRetry
+from overnight.services.retry import RETRY_OF, NewRetry
 from overnight.studio import filters, view_models
 from overnight.studio.excerpt import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from overnight.domain.batch import Batch
     from overnight.domain.file import File
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from overnight.studio.context import Parts
 
 _AT_ONCE = 100
+# How far one question looks.
+LOOKED_AT = 10_000
 _VIEWS = frozenset({"all", "active", "attention"})
 _IS_GONE = "gone already"
 
@@ -80,6 +83,9 @@ class Deed(Protocol):
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         """Look at some of what a list shows. Raises ``InvalidRequest`` for a filter that is not understood."""
 
+    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
+        """Give the ids of what a filter shall not find again, because the deed leaves it as it was."""
+
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> Made | None:
         """Do it; the same ``once`` makes nothing a second time. Raises ``ServiceError``, and ``StorageFull``."""
 
@@ -112,6 +118,10 @@ class Cancel:
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         found, looked, cursor = await _matching(self._batches, resource, wanted, after)
         return Piece(things=tuple(self._thing(batch) for batch in found), looked=looked, after=cursor)
+
+    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
+        del resource
+        return frozenset()
 
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> None:
         del once
@@ -153,6 +163,18 @@ class Retry:
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         found, looked, cursor = await _matching(self._batches, resource, wanted, after)
         return Piece(things=tuple([await self._thing(batch) for batch in found]), looked=looked, after=cursor)
+
+    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
+        """Read it from the metadata of the newest batches: who asks twice does not get everything twice."""
+        retried: set[str] = set()
+        looked, cursor = 0, None
+        while looked < LOOKED_AT:
+            page = await self._batches.page(resource, BatchQuery(after=cursor, limit=_AT_ONCE))
+            retried.update((batch.metadata or {}).get(RETRY_OF, "") for batch in page.items)
+            if not page.has_more:
+                break
+            looked, cursor = looked + len(page.items), page.items[-1].id
+        return retried
 
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> Made:
         new = NewRetry(idempotency_key=f"{once}:{thing_id}" if once else None)
@@ -204,6 +226,10 @@ class Delete:
         page = await self._files.page(resource, query)
         things = tuple(_thing_of_file(file) for file in page.items)
         return Piece(things=things, looked=len(things), after=things[-1].id if page.has_more else None)
+
+    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
+        del resource
+        return frozenset()
 
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> None:
         del once

@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     from overnight.domain.file import File
     from overnight.domain.ids import ResourceId
     from overnight.studio.context import Parts
+    from overnight.studio.deeds import Deed
     from overnight.studio.pages import Pages
     from overnight.studio.session import Sessions, Visitor
 
 _MOST_FORM_BYTES = 64 * 1024
-_MOST_FIELDS = 100
+# As many ids as one deed may have, and what else a form holds.
+_MOST_FIELDS = 1_100
 _SEE_OTHER = 303
 # Wrong keys from one address in a minute: a person's slips, but no search.
 _ATTEMPTS = Rate(most=10)
@@ -165,16 +167,18 @@ class Actions:
         )
 
     async def cancel_many(self, request: Request) -> Response:
-        visitor, form = await self._admitted(request)
-        visitor.must_submit()
-        await self.bulk.cancel(visitor.caller.resource, form.get("id", []))
-        return RedirectResponse(f"{self._home}/batches", _SEE_OTHER)
+        return await self._many(request, self.bulk.cancel)
+
+    async def retry_many(self, request: Request) -> Response:
+        return await self._many(request, self.bulk.retry)
 
     async def delete_many(self, request: Request) -> Response:
+        return await self._many(request, self.bulk.delete)
+
+    async def _many(self, request: Request, deed: Deed) -> Response:
         visitor, form = await self._admitted(request)
         visitor.must_submit()
-        await self.bulk.delete(visitor.caller.resource, form.get("id", []))
-        return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
+        return await self.bulk.act(request, visitor, deed, form)
 
     async def delete_file(self, request: Request) -> Response:
         visitor, _ = await self._admitted(request)

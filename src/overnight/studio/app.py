@@ -80,6 +80,8 @@ class Studio:
             Route("/studio/batches", pages.batches),
             Route("/studio/batches/cancel", actions.bulk.ask_to_cancel),
             Route("/studio/batches/cancel", actions.cancel_many, methods=["POST"]),
+            Route("/studio/batches/retry", actions.bulk.ask_to_retry),
+            Route("/studio/batches/retry", actions.retry_many, methods=["POST"]),
             Route("/studio/batches/{batch_id}", batch.batch),
             Route("/studio/batches/{batch_id}/throughput", batch.throughput),
             Route("/studio/batches/{batch_id}/requests", batch.requests),

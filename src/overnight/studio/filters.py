@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overnight.domain.batch import Batch
 
 QUALIFIERS = ("status:", "model:", "endpoint:", "file:", "meta.KEY:", "created:>", "created:<")
-_MOST_CHARS = 500
+MOST_CHARS = 500
 _META = "meta."
 _CREATED = re.compile(r"(?P<sign>[<>]=?)(?P<day>\d{4}-\d{2}-\d{2})(?:T(?P<time>\d{2}:\d{2})Z?)?")
 UNENDED = tuple(Condition("status", "ne", status) for status in sorted(TERMINAL))
@@ -50,7 +50,7 @@ def parse(text: str, view: str = "all", *, active_first: bool = False) -> Filter
     wanted: list[tuple[str, str]] = []
     words: list[str] = []
     unknown: list[str] = []
-    for word in _split(text[:_MOST_CHARS]):
+    for word in _split(text[:MOST_CHARS]):
         name, colon, value = word.partition(":")
         if not colon:
             words.append(word.lower())

@@ -137,6 +137,9 @@ class Pages:
             view=view,
             tabs=[(value, name, _query(kept | {"view": _named(value)})) for value, name in _VIEWS],
             problem=wanted.problem,
+            matching=_matching(len(found.rows), whole=first_page and found.after is None)
+            if (text or view != "all") and not wanted.problem
+            else "",
             filtered=bool(text or view != "all" or first),
             first_page=first_page,
             first=first,
@@ -226,6 +229,7 @@ class Pages:
             purpose=purpose,
             purposes=(("", "All"), ("batch", "Inputs"), ("batch_output", "Results")),
             older=older,
+            matching=_matching(len(rows), whole=after is None and not older) if purpose else "",
             first_page=after is None,
             server=server_url(request),
         )
@@ -338,6 +342,11 @@ def _query(parameters: Mapping[str, str]) -> str:
 def _span(request: Request) -> Span:
     wanted = request.query_params.get("span", "")
     return Span(wanted) if wanted in set(Span) else Span.HOUR
+
+
+def _matching(count: int, *, whole: bool) -> str:
+    """Name everything that a filter matches; how many that is is known where one page holds it."""
+    return f"All matching ({count:,})" if whole else "All matching"
 
 
 def server_url(request: Request) -> str:

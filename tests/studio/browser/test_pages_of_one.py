@@ -19,17 +19,19 @@ def test_batch_in_each_state_is_accessible_and_fits(seen: Page, normal: Stage, n
 
 
 @pytest.mark.parametrize(
-    ("name", "custom_id", "said"),
+    ("name", "path", "title", "said"),
     [
-        ("all well", "r-3", "succeeded"),
-        ("all failed", "r-0", "context_length_exceeded"),
-        ("expired", "r-7", "expired"),
-        ("running", "r-19", "no response yet"),
-        ("files deleted", "r-0", "deleted"),
+        ("all well", "r-3", "r-3", "succeeded"),
+        ("all failed", "r-0", "r-0", "context_length_exceeded"),
+        ("expired", "r-7", "r-7", "expired"),
+        ("running", "r-19", "r-19", "no response yet"),
+        ("files deleted", "?line=0", "request 1", "deleted"),
     ],
 )
-def test_request_and_its_answer_are_accessible_and_fit(seen: Page, normal: Stage, name: str, custom_id: str, said: str):
-    arrive(seen, f"{normal.service.url}/studio/batches/{normal.batches[name]}/requests/{custom_id}", custom_id)
+def test_request_and_its_answer_are_accessible_and_fit(
+    seen: Page, normal: Stage, name: str, path: str, title: str, said: str
+):
+    arrive(seen, f"{normal.service.url}/studio/batches/{normal.batches[name]}/requests/{path}", title)
     seen.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true; })")
 
     expect(seen.locator("main")).to_contain_text(said, ignore_case=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.studio.browser import states
 from tests.studio.browser.states import Stage, said
 from tests.support.watched import Troubles
@@ -17,6 +17,11 @@ from overnight.testing.upstream import Gate, answer, by_text, held
 AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 # htmx says on the console what it could not fetch.
 AWAY_IN_WORDS = ["Failed to fetch", "network error", "htmx"]
+
+_UNTIL_HTMX_IS_THERE = """new Promise((there) => {
+  const look = () => setTimeout(window.htmx && document.readyState !== "loading" ? there : look);
+  look();
+})"""
 
 
 @pytest.fixture
@@ -108,6 +113,21 @@ def test_new_batches_wait_behind_a_button(page: Page, busy: Stage):
     page.locator("#fresh").click()
     expect(first).to_contain_text("after")
     expect(page.locator("#fresh")).to_be_hidden()
+
+
+def test_page_is_live_also_if_a_script_comes_late(page: Page, busy: Stage):
+    late: list[Route] = []
+
+    def keep(route: Route) -> None:
+        late.append(route)
+
+    page.route("**/hx-sse*.js", keep)
+    page.goto(f"{busy.service.url}/studio/batches", wait_until="commit")
+    page.evaluate(_UNTIL_HTMX_IS_THERE)
+    with page.expect_response(lambda response: "/studio/events" in response.url) as stream:
+        late[0].continue_()
+
+    assert stream.value.status == 200
 
 
 def test_stream_rests_while_the_tab_is_hidden(page: Page, busy: Stage):

@@ -87,7 +87,7 @@ chaos: $(DEV_READY) ## kill the service 300 times and check what must hold; ARGS
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 studio: $(DEV_READY) ## look at every page of the Studio in Chromium; ARGS="-k keyboard" narrows it
-	$(BIN)/pytest tests/studio/browser -m long $(ARGS)
+	$(BIN)/pytest tests/studio/browser -m "long or not long" --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: $(DEV_READY) ## measure; ARGS go to the benchmark
 	$(BIN)/python -m bench $(ARGS)

@@ -121,8 +121,9 @@ def test_page_is_live_also_if_a_script_comes_late(page: Page, busy: Stage):
     def keep(route: Route) -> None:
         late.append(route)
 
-    page.route("**/hx-sse*.js", keep)
-    page.goto(f"{busy.service.url}/studio/batches", wait_until="commit")
+    page.route(re.compile("/hx-sse"), keep)
+    with page.expect_request(re.compile("/hx-sse")):
+        page.goto(f"{busy.service.url}/studio/batches", wait_until="commit")
     page.evaluate(_UNTIL_HTMX_IS_THERE)
     with page.expect_response(lambda response: "/studio/events" in response.url) as stream:
         late[0].continue_()

@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 from tests.studio.browser.looks import arrive, problems
 from tests.studio.browser.states import MANY, PAGES, Stage
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(("path", "title"), PAGES)
 def test_pages_with_a_lot_on_them_are_accessible_and_fit(seen: Page, large: Stage, path: str, title: str):

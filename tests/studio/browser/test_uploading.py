@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 from tests.studio.browser.states import CHAT, Stage, chat
 from tests.support.api import request
@@ -38,6 +39,7 @@ def peak_memory(pid: int) -> int:
     return int(found[1]) * 1024
 
 
+@pytest.mark.long
 def test_large_file_is_uploaded_with_its_progress_shown(page: Page, busy: Stage, tmp_path: Path):
     size = write_large(tmp_path / "large.jsonl")
     before = peak_memory(busy.service.pid)

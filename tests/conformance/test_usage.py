@@ -121,7 +121,23 @@ def test_a_file_is_estimated_before_it_is_run(api: Api) -> None:
     assert model["prompt_tokens"] == {"count": 90, "error": 0, "basis": "exact", "tokenizer": "o200k_base"}
     assert model["max_output_tokens"] == 1_000
     assert estimate["cost"] == model["cost"] == {"least": "0.00018", "most": "0.00843"}
+    assert estimate["duration"] is None
     assert api.get("/files/file-none/estimate").status == 404
+
+
+def test_time_is_estimated_by_what_ran_before(api: Api) -> None:
+    """The batch is named, so that everybody can see how like it is."""
+    before = api.run(chats(40, OPENAI.endpoint))
+    file_id = api.upload(chats(10, OPENAI.endpoint))
+
+    duration = api.get(f"/files/{file_id}/estimate").json()["duration"]
+
+    took = max(1, before["finalizing_at"] - before["in_progress_at"])
+    assert duration == {
+        "seconds": round(10 / (40 / took), 1),
+        "requests_per_second": 40 / took,
+        "basis": before["id"],
+    }
 
 
 def test_the_sdk_sees_a_batch_that_a_cap_has_stopped(

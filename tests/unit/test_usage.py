@@ -27,6 +27,7 @@ from overnight.domain.batch import Batch, BatchStatus, Expiry
 from overnight.domain.cap import Cap, CapState, Measure, Period, days_of, describe, parse_amount, problem_of, used
 from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.flavour import Flavour
+from overnight.domain.forecast import Forecast
 from overnight.domain.ids import BatchId, FileId, ResourceId
 from overnight.domain.limits import USAGE_DAYS
 from overnight.domain.price import CostRange, Price, Prices, cost, expected_cost, micros, money
@@ -385,7 +386,7 @@ class TestEstimates:
 
     @pytest.fixture
     def service(self, desk: Desk, slow: Slow) -> EstimateService:
-        return EstimateService(desk.files, desk.blobs, slow, Words(), PRICES)
+        return EstimateService(desk.files, MemoryBatches(desk.tables), desk.blobs, slow, Words(), PRICES)
 
     async def test_tokens_and_cost_are_told_by_model(self, desk: Desk, service: EstimateService) -> None:
         file = await desk.receive(request(max_tokens=100), request(max_tokens=50), request("free"))
@@ -401,6 +402,50 @@ class TestEstimates:
         assert estimate.cost == first.cost
         assert estimate.currency == "EUR"
         assert estimate.tokens.requests == 3
+
+    async def test_time_is_told_by_the_batch_of_the_model_that_ran_longest(
+        self, desk: Desk, service: EstimateService
+    ) -> None:
+        file = await desk.receive(*[request() for _ in range(10)])
+        before = await service.estimate(MINE, file.id)
+        done: dict[str, Any] = {
+            "status": BatchStatus.COMPLETED,
+            "in_progress_at": 10,
+            "total": 100,
+            "completed": 60,
+            "failed": 40,
+        }
+        others: dict[str, dict[str, Any]] = {
+            "batch_long": {"finalizing_at": 60},
+            "batch_short": {"finalizing_at": 10},
+            "batch_few": {"finalizing_at": 900, "completed": 3},
+            "batch_other": {"finalizing_at": 900, "deployment": "free"},
+            "batch_cancelled": {"finalizing_at": 900, "status": BatchStatus.CANCELLED},
+        }
+        for name, changes in others.items():
+            await MemoryBatches(desk.tables).add(a_batch(name, **{**done, **changes}))
+
+        after = await service.estimate(MINE, file.id)
+
+        assert before.duration is None
+        assert after.duration == Forecast(seconds=5.0, rate=2.0, basis=BatchId("batch_long"))
+
+    async def test_time_is_not_told_for_several_models_or_by_what_others_ran(
+        self, desk: Desk, service: EstimateService
+    ) -> None:
+        done: dict[str, Any] = {
+            "status": BatchStatus.COMPLETED,
+            "in_progress_at": 10,
+            "finalizing_at": 60,
+            "completed": 60,
+        }
+        await MemoryBatches(desk.tables).add(a_batch("batch_1", **done))
+        await MemoryBatches(desk.tables).add(a_batch("batch_2", OTHERS, **done, deployment="free"))
+        mixed = await desk.receive(request(), request("free"))
+        free = await desk.receive(request("free"))
+
+        assert (await service.estimate(MINE, mixed.id)).duration is None
+        assert (await service.estimate(MINE, free.id)).duration is None
 
     async def test_where_an_answer_is_unbounded_so_is_the_cost(self, desk: Desk, service: EstimateService) -> None:
         file = await desk.receive(request(max_tokens=100), request())

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from overnight.api.context import Context, reply
 from overnight.api.schemas import UsageObject
 from overnight.domain.cap import CapState, Measure
+from overnight.domain.forecast import Forecast
 from overnight.domain.ids import FileId
 from overnight.domain.price import CostRange, money
 from overnight.domain.usage import NO_USAGE
@@ -157,6 +158,19 @@ class ModelEstimate(BaseModel):
         )
 
 
+class DurationObject(BaseModel):
+    """How long the requests take if they get on as those of another batch did, and nothing else runs."""
+
+    seconds: float
+    requests_per_second: float
+    basis: str = Field(description="Id of that batch: of the newest 100 of the same model, the one that ran longest.")
+
+    @classmethod
+    def of(cls, found: Forecast) -> Self:
+        """Put a forecast into its wire shape."""
+        return cls(seconds=round(found.seconds, 1), requests_per_second=round(found.rate, 3), basis=found.basis)
+
+
 class EstimateObject(BaseModel):
     """What a file will need. Lines that are no requests are counted in `unreadable` only."""
 
@@ -168,6 +182,7 @@ class EstimateObject(BaseModel):
     models: list[ModelEstimate]
     currency: str
     cost: CostRangeObject | None = Field(description="The sum over the models that have a price.")
+    duration: DurationObject | None = Field(description="Null unless a batch of the same model tells how fast it is.")
 
     @classmethod
     def of(cls, file_id: str, estimate: Estimate) -> Self:
@@ -180,6 +195,7 @@ class EstimateObject(BaseModel):
             models=[ModelEstimate.of(each) for each in estimate.models],
             currency=estimate.currency,
             cost=CostRangeObject.of(estimate.cost) if estimate.cost else None,
+            duration=DurationObject.of(estimate.duration) if estimate.duration else None,
         )
 
 
@@ -207,7 +223,7 @@ def usage_routes(context: Context) -> APIRouter:
 
     @routes.get("/files/{file_id}/estimate", response_model=EstimateObject)
     async def estimate_file(request: Request, file_id: str) -> Response:
-        """Estimate the tokens and the cost of a file of requests; texts of files over 16 MB are counted in part."""
+        """Estimate tokens, cost and time of a file of requests; texts of files over 16 MB are counted in part."""
         estimate = await estimates.estimate(context.resource(request), FileId(file_id))
         return reply(EstimateObject.of(file_id, estimate))
 

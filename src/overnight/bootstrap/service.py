@@ -209,7 +209,7 @@ def _services(
         checks=CheckService(files, blobs, base.catalogue, base.offload, limits),
         keys=key_service,
         usage=base.usage,
-        estimates=EstimateService(files, blobs, base.offload, quotas.counters, base.usage.prices),
+        estimates=EstimateService(files, base.batches, blobs, base.offload, quotas.counters, base.usage.prices),
         webhooks=webhook_service,
         deployments=base.catalogue,
         health=lambda: base.router.health(base.catalogue.health()),

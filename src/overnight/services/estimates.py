@@ -1,4 +1,4 @@
-"""What a file will need before it is run: its requests, its tokens and what they may cost."""
+"""What a file will need before it is run: its requests, its tokens, what they may cost and how long they may take."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import msgspec
 
 from overnight.domain.errors import InvalidRequest
 from overnight.domain.file import File, Purpose
+from overnight.domain.forecast import Forecast, forecast
 from overnight.domain.ids import FileId
+from overnight.domain.listing import BatchQuery
 from overnight.domain.price import CostRange, Prices, expected_cost
 from overnight.services.tokens import FileTokens, ModelTokens, count_file
 
 if TYPE_CHECKING:
     from overnight.domain.ids import ResourceId
+    from overnight.ports.batches import Batches
     from overnight.ports.blobs import Blobs
     from overnight.ports.offload import Offload
     from overnight.ports.tokens import TokenCounters
     from overnight.services.files import FileService
 
 _MOST_KEPT = 256
+_LOOKED_AT = 100
 
 
 class PricedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +35,16 @@ class PricedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file will need, as far as can be known before it is run."""
+    """What a file will need, as far as can be known before it is run.
+
+    ``duration`` is ``None`` unless a batch of its only model has shown how fast that is.
+    """
 
     tokens: FileTokens
     models: tuple[PricedModel, ...]
     cost: CostRange | None
     currency: str
+    duration: Forecast | None = None
 
 
 def put_prices(tokens: FileTokens, prices: Prices) -> Estimate:
@@ -54,9 +62,16 @@ class EstimateService:
     """
 
     def __init__(
-        self, files: FileService, blobs: Blobs, offload: Offload, counters: TokenCounters, prices: Prices
+        self,
+        files: FileService,
+        batches: Batches,
+        blobs: Blobs,
+        offload: Offload,
+        counters: TokenCounters,
+        prices: Prices,
     ) -> None:
         self._files = files
+        self._batches = batches
         self._blobs = blobs
         self._offload = offload
         self._counters = counters
@@ -81,7 +96,14 @@ class EstimateService:
         async with self._counting:
             tokens = self._kept.pop(file.id, None) or await self._count(file)
             self._keep(file.id, tokens)
-        return put_prices(tokens, self._prices)
+        duration = await self._duration(resource, tokens)
+        return msgspec.structs.replace(put_prices(tokens, self._prices), duration=duration)
+
+    async def _duration(self, resource: ResourceId, tokens: FileTokens) -> Forecast | None:
+        if len(tokens.models) != 1:
+            return None
+        newest = await self._batches.page(resource, BatchQuery(limit=_LOOKED_AT))
+        return forecast(tokens.models[0].model, tokens.requests, newest.items if newest else ())
 
     def _keep(self, file_id: FileId, tokens: FileTokens) -> None:
         self._kept[file_id] = tokens

@@ -134,6 +134,9 @@ def _numbers(estimate: Estimate) -> tuple[tuple[str, str, str], ...]:
         found.append(
             ("Cost", cost_words(estimate.cost, estimate.currency), "by the prices that are set, nothing cached")
         )
+    if estimate.duration is not None:
+        basis = f"as fast as {estimate.duration.basis}: {human.rate(estimate.duration.rate)}"
+        found.append(("Time", human.between(estimate.duration.seconds, estimate.duration.seconds), basis))
     return tuple(found)
 
 

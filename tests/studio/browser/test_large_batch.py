@@ -50,7 +50,7 @@ def test_batch_of_100000_requests_is_paged_through_while_it_runs_and_after_its_e
     page.locator("#requests").get_by_role("link", name="Back").click()
     expect(place).to_have_text("99,801 to 99,900 of 100,000 requests")
     page.locator("#requests tbody a").first.click()
-    expect(page.locator("h1")).to_contain_text("r-99800")
+    expect(page.locator("#opened-title")).to_contain_text("r-99800")
 
 
 def test_search_in_100000_requests_goes_on_to_the_next_step(page: Page, hundred_thousand: str):

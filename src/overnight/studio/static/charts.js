@@ -119,6 +119,7 @@ function begin(figure) {
     refresh();
   }
   new MutationObserver(again).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 }
 
 document.querySelectorAll("figure[data-source]").forEach(begin);

@@ -78,10 +78,10 @@ def ago(timestamp: int | None, now: float) -> str:
     return f"{_rough(now - timestamp)} ago" if timestamp else ""
 
 
-def until(timestamp: int | None, now: float) -> str:
+def until(timestamp: float | None, now: float) -> str:
     """`in 3 h`, `in 5 d`; of what is over, how long ago it was."""
     if not timestamp or timestamp <= now:
-        return ago(timestamp, now)
+        return ago(int(timestamp or 0), now)
     return f"in {_rough(timestamp - now)}"
 
 

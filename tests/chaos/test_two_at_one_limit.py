@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from tests.chaos.world import name_of
 from tests.support.api import OPENAI, Api, chat_body, jsonl, request
 from tests.support.http import Http
 from tests.support.quotas import Watch, quota
-from tests.support.service import Service, environment
+from tests.support.service import Service, overnight
 
 from overnight.testing.upstream import ScriptedUpstream, answer
 
@@ -145,7 +143,5 @@ def test_two_processes_stop_at_one_cap(both: Both, upstream: ScriptedUpstream):
 
 def cap(service: Service, tokens: int) -> None:
     """Set a cap while both run."""
-    home = service.data_dir.parent
-    called = ["resources", "cap", "cap-team", "--tokens", str(tokens), "--per", "day"]
-    command = [sys.executable, "-m", "overnight.cli.main", *called, "--data-dir", str(service.data_dir)]
-    subprocess.run(command, capture_output=True, text=True, env=environment(home), check=True)
+    folder = ("--data-dir", str(service.data_dir))
+    overnight(service, "resources", "cap", "cap-team", "--tokens", str(tokens), "--per", "day", *folder)

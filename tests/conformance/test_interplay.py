@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from tests.support.api import OPENAI, TERMINAL, chat_body, jsonl
 from tests.support.api import request as line_of
 from tests.support.receiver import Receiver
-from tests.support.service import Service, environment, eventually
+from tests.support.service import Service, eventually, overnight
 
 from overnight.testing.upstream import ScriptedUpstream, answer
 
@@ -73,14 +71,6 @@ def client(service: Service, request: pytest.FixtureRequest) -> Iterator[openai.
     """The SDK with the key of a resource of the test's own."""
     with openai.OpenAI(api_key=request.param, base_url=f"{service.url}/v1", max_retries=0) as client:
         yield client
-
-
-def overnight(service: Service, *arguments: str) -> str:
-    home = service.data_dir.parent
-    command = [sys.executable, "-m", "overnight.cli.main", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(home), check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def cap(service: Service, tokens: int) -> None:

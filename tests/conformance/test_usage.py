@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import openai
 import pytest
 from tests.support.api import AZURE, OPENAI, PREFIXES, Api, chats, jsonl, request
 from tests.support.http import Http
-from tests.support.service import Service, environment, eventually, log_shown
+from tests.support.service import Service, eventually, log_shown, overnight
 
 from overnight.testing.upstream import ScriptedUpstream, answer
 
@@ -51,15 +49,6 @@ def service(upstream: ScriptedUpstream, tmp_path: Path, config: Path) -> Iterato
 @pytest.fixture
 def api(service: Service) -> Api:
     return Api(Http(service.url), OPENAI)
-
-
-def overnight(service: Service, *arguments: str) -> str:
-    """Run a command of ours and give what it printed."""
-    home = service.data_dir.parent
-    called = [sys.executable, "-m", "overnight.cli.main", *arguments]
-    done = subprocess.run(called, capture_output=True, text=True, env=environment(home), check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def cap(service: Service, config: Path, *arguments: str) -> str:

@@ -120,6 +120,15 @@ class Service:
         _close(self._stdout)
 
 
+def overnight(service: Service, *arguments: str) -> str:
+    """Run a command of ours beside a service and give what it printed."""
+    home = service.data_dir.parent
+    command = [sys.executable, "-m", "overnight.cli.main", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(home), check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @contextmanager
 def log_shown(service: Service) -> Iterator[Service]:
     """Write what the service logs meanwhile to stdout, which pytest shows for a test that failed."""

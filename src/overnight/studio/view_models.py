@@ -266,16 +266,11 @@ def _expected_end(batch: Batch) -> str:
 def moment(timestamp: float, now: float) -> Moment:
     """Show a time by its distance from now."""
     at = datetime.fromtimestamp(timestamp, UTC)
-    ahead = timestamp - now
-    text = f"in {_roughly(ahead)}" if ahead > 0 else human.ago(int(timestamp), now)
-    return Moment(iso=at.strftime("%Y-%m-%dT%H:%M:%SZ"), exact=at.strftime("%Y-%m-%d %H:%M:%S UTC"), text=text)
-
-
-def _roughly(seconds: float) -> str:
-    for length, unit in ((human.DAY, "d"), (human.HOUR, "h"), (human.MINUTE, "min")):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(seconds)} s"
+    return Moment(
+        iso=at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        exact=at.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        text=human.until(timestamp, now),
+    )
 
 
 def duration(batch: Batch, now: float) -> str:

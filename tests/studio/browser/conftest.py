@@ -12,6 +12,8 @@ from tests.studio.browser.states import Stage
 from tests.support.browser import prepare, running
 from tests.support.watched import Troubles, watched
 
+from overnight.testing.upstream import Gate, answer, by_text, held
+
 # In milliseconds: only a test that fails waits as long.
 LONGEST = 20_000
 
@@ -118,3 +120,14 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """For tests that run batches of their own."""
     with states.stage(tmp_path_factory.mktemp("busy")) as there:
         yield there
+
+
+@pytest.fixture
+def gates(busy: Stage) -> Iterator[tuple[Gate, Gate]]:
+    """What says ``first`` and what says ``second`` waits for these."""
+    before, first, second = busy.upstream.script, Gate(), Gate()
+    busy.upstream.script = by_text({"first": held(first), "second": held(second)}, answer())
+    yield first, second
+    first.open()
+    second.open()
+    busy.upstream.script = before

@@ -12,7 +12,7 @@ from tests.studio.browser import states
 from tests.studio.browser.states import Stage, said
 from tests.support.watched import Troubles
 
-from overnight.testing.upstream import Gate, answer, by_text, held
+from overnight.testing.upstream import Gate
 
 AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 # htmx says on the console what it could not fetch.
@@ -22,17 +22,6 @@ _UNTIL_HTMX_IS_THERE = """new Promise((there) => {
   const look = () => setTimeout(window.htmx && document.readyState !== "loading" ? there : look);
   look();
 })"""
-
-
-@pytest.fixture
-def gates(busy: Stage) -> Iterator[tuple[Gate, Gate]]:
-    """What says ``first`` and what says ``second`` waits for these."""
-    before, first, second = busy.upstream.script, Gate(), Gate()
-    busy.upstream.script = by_text({"first": held(first), "second": held(second)}, answer())
-    yield first, second
-    first.open()
-    second.open()
-    busy.upstream.script = before
 
 
 @pytest.fixture

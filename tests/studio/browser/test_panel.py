@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import Page, expect
 from tests.studio.browser.looks import problems
 from tests.studio.browser.states import Stage, said
 
-from overnight.testing.upstream import Gate, answer, by_text, held
-
-
-@pytest.fixture
-def gates(busy: Stage) -> Iterator[tuple[Gate, Gate]]:
-    """What says ``first`` and what says ``second`` waits for these."""
-    before, first, second = busy.upstream.script, Gate(), Gate()
-    busy.upstream.script = by_text({"first": held(first), "second": held(second)}, answer())
-    yield first, second
-    first.open()
-    second.open()
-    busy.upstream.script = before
+from overnight.testing.upstream import Gate
 
 
 def test_request_stays_open_beside_the_list_while_the_page_changes(page: Page, busy: Stage, gates: tuple[Gate, Gate]):

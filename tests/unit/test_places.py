@@ -17,6 +17,8 @@ from overnight.domain.places import (
     Reasons,
     State,
     Summary,
+    Upstreams,
+    Wanted,
     decode_summary,
     encode_summary,
     is_waiting,
@@ -40,8 +42,17 @@ PLACES = st.builds(
     status_code=st.integers(0, 999),
     input_tokens=NUMBERS,
     output_tokens=NUMBERS,
+    upstream=st.integers(0, 255),
+    attempts=st.integers(0, 255),
+    milliseconds=NUMBERS,
+    ended_at=NUMBERS,
+    trail_offset=NUMBERS,
+    trail_length=st.integers(0, 2**16 - 1),
 )
-REASONS = st.builds(Reason, state=st.sampled_from(State), code=st.text(), count=NUMBERS, first_line=NUMBERS)
+REASONS = st.builds(
+    Reason, state=st.sampled_from(State), code=st.text(), count=NUMBERS, first_line=NUMBERS, upstream=st.text()
+)
+NUMBERED = st.none() | st.frozensets(st.integers(0, 4))
 
 
 @given(st.lists(PLACES, max_size=20))
@@ -56,19 +67,22 @@ def test_places_come_back_as_they_were_written(places: list[Place]) -> None:
     ]
 
 
-@given(st.lists(PLACES, max_size=40), st.none() | st.sampled_from(State), st.none() | st.frozensets(st.integers(0, 4)))
-def test_the_places_that_match_are_found_in_order(
-    places: list[Place], state: State | None, reasons: frozenset[int] | None
-) -> None:
-    """By their state, their reason, or both."""
-    places = [replace(place, reason=place.reason % 5) for place in places]
+@given(
+    st.lists(PLACES, max_size=40),
+    st.builds(Wanted, state=st.none() | st.sampled_from(State), reasons=NUMBERED, upstreams=NUMBERED),
+)
+def test_the_places_that_match_are_found_in_order(places: list[Place], wanted: Wanted) -> None:
+    """By their state, their reason, their upstream, or all of these."""
+    places = [replace(place, reason=place.reason % 5, upstream=place.upstream % 5) for place in places]
     expected = [
         number
         for number, place in enumerate(places)
-        if (state is None or place.state is state) and (reasons is None or place.reason in reasons)
+        if (wanted.state is None or place.state is wanted.state)
+        and (wanted.reasons is None or place.reason in wanted.reasons)
+        and (wanted.upstreams is None or place.upstream in wanted.upstreams)
     ]
 
-    assert list(matching(b"".join(map(pack, places)), state, reasons)) == expected
+    assert list(matching(b"".join(map(pack, places)), wanted)) == expected
 
 
 @given(st.integers(1, 1_000), st.lists(REASONS, max_size=5))
@@ -83,7 +97,7 @@ def test_a_summary_comes_back_as_it_was_written(total: int, reasons: list[Reason
     assert decode_summary(data[start : start + length], start) == summary
 
 
-@pytest.mark.parametrize("length", [0, 1, ENTRY_BYTES + 1, 2**32 - 1])
+@pytest.mark.parametrize("length", [ENTRY_BYTES + 3, 2**32 - 1])
 def test_a_summary_that_cannot_be_there_is_not_looked_for(length: int) -> None:
     size = len(MAGIC) + ENTRY_BYTES + 2 + TAIL_BYTES
 
@@ -97,6 +111,8 @@ def test_a_summary_that_cannot_be_there_is_not_looked_for(length: int) -> None:
         (b"{", "cannot be read"),
         (b'{"total":"\xff"}', "cannot be read"),
         (b'{"total":2}', "not as many entries"),
+        (b'{"total":1,"trails":1}', "not as many entries"),
+        (f'{{"total":2,"trails":-{ENTRY_BYTES}}}'.encode(), "not as many entries"),
         (b'{"total":1,"reasons":[{"state":2,"code":"c","count":1,"first_line":1}]}', "an entry that it has not"),
         (b'{"total":1,"reasons":[{"state":2,"code":"c","count":1,"first_line":-1}]}', "an entry that it has not"),
         (b'{"total":1,"reasons":[{"state":9,"code":"c","count":1,"first_line":0}]}', "cannot be read"),
@@ -118,7 +134,10 @@ def test_what_lies_too_far_has_no_length() -> None:
     far = Place(state=State.SUCCEEDED, input_offset=2**40, input_length=1, offset=2**41, length=2)
     half = replace(far, input_offset=7)
 
+    lost = Place(state=State.SUCCEEDED, length=3, trail_offset=2**32, trail_length=9)
+
     assert unpack(pack(far), 0) == Place(state=State.SUCCEEDED)
+    assert unpack(pack(lost), 0) == Place(state=State.SUCCEEDED, length=3)
     assert unpack(pack(half), 0) == Place(state=State.SUCCEEDED, input_offset=7, input_length=1)
 
 
@@ -140,6 +159,35 @@ def test_reasons_are_counted_and_know_their_first_request() -> None:
         Reason(state=State.NOT_RUN, code="a", count=1, first_line=1),
     )
     assert numbers_of(reasons.known(), "a") == {1, 3}
+
+
+def test_reasons_at_each_upstream_are_told_apart() -> None:
+    reasons = Reasons()
+
+    numbers = [reasons.add(State.FAILED, "a", line, upstream) for line, upstream in enumerate(("x", "y", "x", ""))]
+
+    assert numbers == [1, 2, 1, 3]
+    assert [(each.code, each.upstream, each.count) for each in reasons.known()] == [
+        ("a", "x", 2),
+        ("a", "y", 1),
+        ("a", "", 1),
+    ]
+    assert numbers_of(reasons.known(), "a") == {1, 2, 3}
+
+
+def test_upstreams_have_numbers_as_long_as_a_byte_can_tell_them() -> None:
+    upstreams = Upstreams()
+
+    numbers = [upstreams.number(f"u{count}") for count in range(257)]
+
+    assert (numbers[:2], numbers[254:], upstreams.number("u1"), upstreams.number("")) == ([1, 2], [255, 0, 0], 2, 0)
+    assert upstreams.known() == tuple(f"u{count}" for count in range(255))
+
+
+def test_what_is_more_than_a_place_can_say_is_said_as_far_as_it_goes() -> None:
+    place = Place(attempts=300, milliseconds=2**33)
+
+    assert unpack(pack(place), 0) == Place(attempts=255, milliseconds=2**32 - 1)
 
 
 def test_reasons_beyond_a_hundred_are_one() -> None:

@@ -38,6 +38,7 @@ from overnight.domain.retry import (
     succeeded,
     trouble_of,
 )
+from overnight.domain.trail import Attempted, Trail
 from overnight.domain.usage import NO_USAGE, Usage
 
 REQUEST = Request(line=3, custom_id=b'"a\\u0062"', body=b"{}")
@@ -201,20 +202,21 @@ class TestOutcome:
         assert (line["response"], line["error"]["code"]) == (None, "request_timeout")
 
     @pytest.mark.parametrize(
-        ("attempts", "last_status", "told"),
+        ("attempts", "statuses", "told"),
         [
-            (1, None, ""),
-            (4, None, " It was tried 4 times."),
-            (4, 503, " It was tried 4 times, with status 503 before."),
+            (1, [0], ""),
+            (4, [0, 0, 503], " It was tried 4 times."),
+            (4, [500, 503, 0, 502], " It was tried 4 times, with status 503 before."),
         ],
     )
     @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.BROKEN_OFF])
     def test_an_error_of_ours_says_what_came_before(
-        self, fault: Fault, attempts: int, last_status: int | None, told: str
+        self, fault: Fault, attempts: int, statuses: list[int], told: str
     ) -> None:
         """The line is all that is left of the tries."""
         first = json.loads(to_result(REQUEST, "own", Failure(fault=fault, detail="Why.")).record)
-        last = json.loads(to_result(REQUEST, "own", Failure(fault=fault, detail="Why."), attempts, last_status).record)
+        trail = Trail(tuple(Attempted(upstream="u", at=0, seconds=1, status=status) for status in statuses))
+        last = json.loads(to_result(REQUEST, "own", Failure(fault=fault, detail="Why."), trail, attempts).record)
 
         before, after = ((line["error"] or line["response"]["body"]["error"])["message"] for line in (first, last))
         assert after == before + told
@@ -328,6 +330,7 @@ RESULTS = st.builds(
     line=COUNTS,
     kind=st.sampled_from(ResultKind),
     record=st.binary(max_size=30),
+    trail=st.binary(max_size=30),
     usage=st.builds(Usage, input_tokens=COUNTS, cached_tokens=COUNTS, output_tokens=COUNTS, reasoning_tokens=COUNTS),
 )
 
@@ -360,10 +363,16 @@ def test_what_an_outcome_says_about_the_server(outcome: Outcome, trouble: Troubl
 class TestFrames:
     """The layout of the result log."""
 
-    def read(self, data: bytes, length: int | None = None) -> list[tuple[int, ResultKind, bytes, Usage]]:
-        frames = scan(BytesIO(data), len(data) if length is None else length)
+    def read(self, data: bytes, length: int | None = None) -> list[Result]:
         return [
-            (frame.line, frame.kind, data[frame.offset : frame.offset + frame.length], frame.usage) for frame in frames
+            Result(
+                line=frame.line,
+                kind=frame.kind,
+                record=data[frame.offset : frame.offset + frame.length],
+                usage=frame.usage,
+                trail=data[frame.offset + frame.length : frame.end],
+            )
+            for frame in scan(BytesIO(data), len(data) if length is None else length)
         ]
 
     @given(st.lists(RESULTS, max_size=5))
@@ -371,11 +380,12 @@ class TestFrames:
         """Every field."""
         data = MAGIC + b"".join(map(encode, results))
 
-        assert self.read(data) == [(result.line, result.kind, result.record, result.usage) for result in results]
+        assert self.read(data) == results
+        assert [frame.trail for frame in scan(BytesIO(data), len(data))] == [result.trail for result in results]
 
     def test_a_tail_torn_at_any_byte_is_cut(self) -> None:
         """Whole frames before it stay, whether the file or only its valid length ends there."""
-        results = [Result(line=line, kind=ResultKind.FAILED, record=b"r" * line) for line in (0, 3, 9)]
+        results = [Result(line=line, kind=ResultKind.FAILED, record=b"r" * line, trail=b"t") for line in (0, 3, 9)]
         frames = [encode(result) for result in results]
         data = MAGIC + b"".join(frames)
         ends = [len(MAGIC) + sum(map(len, frames[:count])) for count in range(4)]
@@ -388,12 +398,14 @@ class TestFrames:
 
     def test_a_flipped_bit_ends_the_log_there(self) -> None:
         """Wherever it is in the frame."""
-        first, second = (encode(Result(line=line, kind=ResultKind.SUCCEEDED, record=b"abc")) for line in (1, 2))
+        first, second = (
+            encode(Result(line=line, kind=ResultKind.SUCCEEDED, record=b"abc", trail=b"t")) for line in (1, 2)
+        )
         for place in range(len(second)):
             broken = bytearray(MAGIC + first + second)
             broken[len(MAGIC) + len(first) + place] ^= 1
 
-            assert [line for line, *_ in self.read(bytes(broken))] == [1]
+            assert [result.line for result in self.read(bytes(broken))] == [1]
 
     @pytest.mark.parametrize("data", [b"", b"ovn", bytes(8), bytes(4096), b"x" * 100])
     def test_what_is_not_a_segment_holds_nothing(self, data: bytes) -> None:

@@ -12,6 +12,8 @@ from overnight.services.retry import Which
 from overnight.services.sheets import RequestQuery
 
 if TYPE_CHECKING:
+    from overnight.domain.throughput import Throughput
+    from overnight.domain.trail import Attempted
     from overnight.services.check import FileCheck, First
     from overnight.services.requests import FailureGroup, Preview, RequestDetail
     from overnight.services.sheets import RequestPage, RequestRow
@@ -32,6 +34,7 @@ class RequestFilter(BaseModel):
     status: RequestState | None = None
     code: str | None = None
     custom_id: str | None = Field(default=None, description="A part of it.")
+    upstream: str | None = Field(default=None, description="Which made the last attempt.")
 
     def to_query(self) -> RequestQuery:
         return RequestQuery(
@@ -40,6 +43,7 @@ class RequestFilter(BaseModel):
             state=None if self.status is None else State[self.status.upper()],
             code=self.code,
             custom_id=self.custom_id or None,
+            upstream=self.upstream,
         )
 
 
@@ -54,6 +58,10 @@ class RequestObject(BaseModel):
     code: str | None = Field(description="Why it has no success; null otherwise.")
     input_tokens: int
     output_tokens: int
+    upstream: str | None = Field(description="Which made the last attempt; null if none is known.")
+    attempt_count: int = Field(description="How many attempts were made; 255 for more.")
+    seconds: float | None = Field(description="How long the last attempt took.")
+    ended_at: int | None = Field(description="When the last attempt ended, in unix seconds.")
 
     @classmethod
     def of(cls, row: RequestRow) -> Self:
@@ -65,6 +73,10 @@ class RequestObject(BaseModel):
             code=row.code,
             input_tokens=row.input_tokens,
             output_tokens=row.output_tokens,
+            upstream=row.upstream,
+            attempt_count=row.attempts,
+            seconds=row.seconds,
+            ended_at=row.ended_at,
         )
 
 
@@ -109,11 +121,34 @@ class PreviewObject(BaseModel):
         return cls(text=preview.data.decode(errors="ignore"), bytes=preview.bytes, truncated=preview.truncated)
 
 
+class AttemptObject(BaseModel):
+    """One attempt of a request."""
+
+    upstream: str
+    at: float = Field(description="When it began, in unix seconds.")
+    seconds: float = Field(description="How long it took.")
+    status_code: int | None = Field(description="The status of the answer; null if none came.")
+    fault: str | None = Field(description="Why there was no usable answer; null otherwise.")
+    wait: float = Field(description="For how many seconds the next attempt was put off; 0 after the last.")
+
+    @classmethod
+    def of(cls, made: Attempted) -> Self:
+        return cls(
+            upstream=made.upstream,
+            at=made.at,
+            seconds=made.seconds,
+            status_code=made.status or None,
+            fault=made.fault or None,
+            wait=made.wait,
+        )
+
+
 class RequestDetailObject(RequestObject):
     """One request with its line of the input and its line of the output or error file."""
 
     input: PreviewObject | None = Field(description="Null once the input file is gone.")
     result: PreviewObject | None = Field(description="Null while there is none, or once its file is gone.")
+    attempts: list[AttemptObject] = Field(description="The newest 16, oldest first; none before it has ended.")
 
     @classmethod
     def of_detail(cls, detail: RequestDetail) -> Self:
@@ -121,13 +156,15 @@ class RequestDetailObject(RequestObject):
             **RequestObject.of(detail.row).model_dump(),
             input=PreviewObject.of(detail.asked) if detail.asked else None,
             result=PreviewObject.of(detail.got) if detail.got else None,
+            attempts=[AttemptObject.of(made) for made in detail.trail.attempts],
         )
 
 
 class FailureGroupObject(BaseModel):
-    """Requests without success for the same reason."""
+    """Requests without success for the same reason at one upstream."""
 
     code: str
+    upstream: str | None = Field(description="Which made the last attempt; null if none is known.")
     status: RequestState
     count: int
     first_line: int
@@ -138,6 +175,7 @@ class FailureGroupObject(BaseModel):
     def of(cls, group: FailureGroup) -> Self:
         return cls(
             code=group.code,
+            upstream=group.upstream or None,
             status=_state(group),
             count=group.count,
             first_line=group.first_line,
@@ -151,6 +189,44 @@ class FailureGroups(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[FailureGroupObject]
+
+
+class ThroughputPoint(BaseModel):
+    """What ended within one stretch of time."""
+
+    at: int = Field(description="When it began, in unix seconds.")
+    succeeded: int
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    p50_seconds: float | None = Field(description="Half of the successes took no longer, within a tenth.")
+    p95_seconds: float | None = Field(description="95 % of the successes took no longer, within a tenth.")
+
+
+class ThroughputObject(BaseModel):
+    """How a batch got on over time; requests that ended without an attempt are not in it."""
+
+    object: Literal["batch.throughput"] = "batch.throughput"
+    width: int = Field(description="How many seconds a point stands for.")
+    p50_seconds: float | None = Field(description="Half of all successes took no longer, within a tenth.")
+    p95_seconds: float | None = Field(description="95 % of all successes took no longer, within a tenth.")
+    data: list[ThroughputPoint] = Field(description="One after the other from the first result on, at most 240.")
+
+    @classmethod
+    def of(cls, found: Throughput) -> Self:
+        points = [
+            ThroughputPoint(
+                at=found.start + place * found.width,
+                succeeded=each.succeeded,
+                failed=each.failed,
+                input_tokens=each.input_tokens,
+                output_tokens=each.output_tokens,
+                p50_seconds=each.p50,
+                p95_seconds=each.p95,
+            )
+            for place, each in enumerate(found.stretches)
+        ]
+        return cls(width=found.width, p50_seconds=found.p50, p95_seconds=found.p95, data=points)
 
 
 class RetryBody(Taken):

@@ -20,6 +20,7 @@ from overnight.api.request_schemas import (
     RequestObject,
     RequestPageObject,
     RetryBody,
+    ThroughputObject,
 )
 from overnight.api.schemas import AzureBatchObject, BatchObject
 from overnight.domain.flavour import Flavour
@@ -54,9 +55,14 @@ def request_routes(context: Context) -> APIRouter:
 
     @routes.get("/batches/{batch_id}/failures", response_model=FailureGroups)
     async def list_failures(request: Request, batch_id: str) -> Response:
-        """Group the requests without success by their reason, the most frequent first."""
+        """Group the requests without success by their reason and upstream, the most frequent first."""
         groups = await requests.failures(context.resource(request), BatchId(batch_id))
         return reply(FailureGroups(data=[FailureGroupObject.of(group) for group in groups]))
+
+    @routes.get("/batches/{batch_id}/throughput", response_model=ThroughputObject)
+    async def get_throughput(request: Request, batch_id: str) -> Response:
+        """Say how a batch got on over time: what ended, how long it took, and its tokens."""
+        return reply(ThroughputObject.of(await requests.throughput(context.resource(request), BatchId(batch_id))))
 
     @routes.get("/batches/{batch_id}/newest", response_model=NewestResults)
     async def list_newest_results(

@@ -6,11 +6,13 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from overnight.dispatch.work import Attempt
 from overnight.domain.result import Answer
 from overnight.domain.retry import Accept, Failure, Fault, Leave, Retry, RetryPolicy, succeeded
+from overnight.domain.trail import Attempted, name_of
 from overnight.domain.usage import NO_USAGE
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Attempts:
 
         ``slot`` is the calling task: it is cancelled, and goes on, when the run is aborted.
         """
+        began = self._clock.ticks()
         try:
             if not run.entered(slot):
                 return None
@@ -56,7 +59,8 @@ class Attempts:
                 outcome = run.examine(attempt.line, await upstream.send(run.endpoint, request.body))
             except Exception as error:  # noqa: BLE001 - attempt boundary: one odd request must not end the others
                 outcome = _odd(run, request, upstream, error)
-            self._settle(run, request, attempt, outcome, upstream)
+            made = self._made(upstream, outcome, began)
+            self._settle(run, request, attempt, outcome, made)
         except asyncio.CancelledError:
             if run.was_aborted(slot):
                 return None
@@ -65,9 +69,19 @@ class Attempts:
             run.left(slot)
         return outcome
 
-    def _settle(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome, upstream: Upstream) -> None:
+    def _made(self, upstream: Upstream, outcome: Outcome, began: float) -> Attempted:
+        seconds = self._clock.ticks() - began
+        return Attempted(
+            upstream=name_of(upstream.name),
+            at=self._clock.now() - seconds,
+            seconds=seconds,
+            status=outcome.status or 0,
+            fault=outcome.fault if isinstance(outcome, Failure) else "",
+        )
+
+    def _settle(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome, made: Attempted) -> None:
         if succeeded(outcome):
-            self._end(run, request, attempt, outcome)
+            self._end(run, request, attempt, outcome, made)
             return
         decision = (run.policy or self._policy).decide(
             outcome,
@@ -78,17 +92,17 @@ class Attempts:
         )
         match decision:
             case Accept():
-                self._end(run, request, attempt, outcome)
+                self._end(run, request, attempt, outcome, made)
             case Retry(after=after, counts=counts):
-                _log_retry(run, attempt, outcome, upstream, after)
-                status = outcome.status or attempt.last_status
-                again = Attempt(attempt.line, attempt.number + counts, status)
+                made = msgspec.structs.replace(made, wait=after)
+                _log_retry(run, attempt, made)
+                again = Attempt(attempt.line, attempt.number + counts, attempt.trail.then(made))
                 run.put_back(again, not_before=self._clock.ticks() + after)
             case Leave():
-                log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=upstream.name)
+                log.info("attempt.left", batch_id=run.batch.id, line=attempt.line, upstream=made.upstream)
 
-    def _end(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome) -> None:
-        run.end(request, attempt, outcome)
+    def _end(self, run: Work, request: Request, attempt: Attempt, outcome: Outcome, made: Attempted) -> None:
+        run.end(request, Attempt(attempt.line, attempt.number, attempt.trail.then(made)), outcome)
         if self._traffic is not None:
             usage = outcome.usage if isinstance(outcome, Answer) else NO_USAGE
             self._traffic.note(run.batch.resource, usage, succeeded=succeeded(outcome))
@@ -100,14 +114,14 @@ def _odd(run: Work, request: Request, upstream: Upstream, error: Exception) -> F
     return Failure(fault=Fault.BROKEN_OFF, detail=detail)
 
 
-def _log_retry(run: Work, attempt: Attempt, outcome: Outcome, upstream: Upstream, after: float) -> None:
+def _log_retry(run: Work, attempt: Attempt, made: Attempted) -> None:
     log.debug(
         "attempt.retried",
         batch_id=run.batch.id,
         line=attempt.line,
         attempt=attempt.number,
-        upstream=upstream.name,
-        status=outcome.status,
-        fault=outcome.fault if isinstance(outcome, Failure) else None,
-        after=round(after, 3),
+        upstream=made.upstream,
+        status=made.status or None,
+        fault=made.fault or None,
+        after=round(made.wait, 3),
     )

@@ -42,6 +42,7 @@ from overnight.domain.prompt_texts import Unjudgeable, prompts
 from overnight.domain.request import Request
 from overnight.domain.result import Answer, Result, ResultKind, error_line, response_line
 from overnight.domain.retry import Failure
+from overnight.domain.trail import NO_TRAIL, Trail, encode_trail
 from overnight.domain.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class FilteredRun(Run):
             texts = answers(self.endpoint, outcome.body)
         except Unjudgeable as error:
             detail = f": {error}."
-            self.refuse(request.line, request.custom_id, FILTER_UNSUPPORTED, detail, outcome.usage)
+            self.refuse(request.line, request.custom_id, FILTER_UNSUPPORTED, detail, outcome.usage, attempt.trail)
             return
         if texts:
             self.checks.hold(request, attempt, outcome, self._with_questions(request, texts))
@@ -210,13 +211,22 @@ class FilteredRun(Run):
         found = self._found.get(request.line)
         body = with_verdicts(self.endpoint, answer.body, self.rules.thresholds, found, verdicts)
         answer = msgspec.structs.replace(answer, body=body)
-        self.record(to_result(request, self.own_id(request.line), answer, attempt.number, attempt.last_status))
+        self.record(to_result(request, self.own_id(request.line), answer, attempt.trail, attempt.number))
 
-    def refuse(self, line: int, custom_id: bytes, error: tuple[str, str], detail: str, usage: Usage = NO_USAGE) -> None:
-        """End a request that cannot be judged; ``usage`` is what the model used for an answer that is withheld."""
+    def refuse(
+        self,
+        line: int,
+        custom_id: bytes,
+        error: tuple[str, str],
+        detail: str,
+        usage: Usage = NO_USAGE,
+        trail: Trail = NO_TRAIL,
+    ) -> None:
+        """End a request that cannot be judged; ``usage`` and ``trail`` are those of an answer that is withheld."""
         code, message = error
         record = error_line(custom_id, self.own_id(line), code, message + detail)
-        self.record(Result(line=line, kind=ResultKind.FAILED, record=record, usage=usage))
+        made = encode_trail(trail) if trail.attempts else b""
+        self.record(Result(line=line, kind=ResultKind.FAILED, record=record, usage=usage, trail=made))
 
     def record(self, result: Result) -> None:
         self._found.pop(result.line, None)
@@ -364,7 +374,7 @@ class Checks:
             verdicts = check.verdicts + read_verdicts(self._rules, outcome.body, len(asked))
             self._go_on(request.line, msgspec.structs.replace(check, verdicts=verdicts))
             return
-        self._refuse(request.line, check, _trouble_of(outcome) + tries(attempt.number, attempt.last_status))
+        self._refuse(request.line, check, _trouble_of(outcome) + tries(attempt.number, attempt.trail.earlier_status))
 
     def put_back(self, attempt: Attempt, *, not_before: float) -> None:
         check = self._checks.get(attempt.line)
@@ -423,8 +433,10 @@ class Checks:
 
     def _refuse(self, line: int, check: _Check, detail: str) -> None:
         what = Judged.PROMPT if check.held is None else Judged.ANSWER
-        usage = NO_USAGE if check.held is None else check.held.answer.usage
-        self._run.refuse(line, check.custom_id, FILTER_UNAVAILABLE, f" on the {what}. {detail}", usage)
+        usage, trail = NO_USAGE, NO_TRAIL
+        if check.held is not None:
+            usage, trail = check.held.answer.usage, check.held.attempt.trail
+        self._run.refuse(line, check.custom_id, FILTER_UNAVAILABLE, f" on the {what}. {detail}", usage, trail)
         if check.held is not None:
             self._let_go(check.held)
 

@@ -190,7 +190,7 @@ class Run:
 
     def end(self, request: Request, attempt: Attempt, outcome: Outcome) -> None:
         """Take an outcome that stands."""
-        self.record(to_result(request, self.own_id(attempt.line), outcome, attempt.number, attempt.last_status))
+        self.record(to_result(request, self.own_id(attempt.line), outcome, attempt.trail, attempt.number))
 
     def record(self, result: Result) -> None:
         """Hand a result to the log; it counts once it is durable."""

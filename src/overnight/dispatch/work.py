@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from overnight.domain.trail import NO_TRAIL, Trail
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One try of a request: ``number`` counts from 1, ``last_status`` is what the try before brought."""
+    """One try of a request: ``number`` counts from 1, by the policy's count; ``trail`` is what was tried so far."""
 
     line: int
     number: int = 1
-    last_status: int | None = None
+    trail: Trail = NO_TRAIL
 
 
 class Work(Protocol):

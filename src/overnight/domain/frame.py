@@ -1,7 +1,7 @@
 """How a result is laid out in a segment of the result log, and how a torn tail is told from a whole frame.
 
-A segment is ``MAGIC`` and then frames: a header of 32 bytes (checksum, length, line, kind, four token counts; little
-endian) and the record. The checksum covers all that follows it.
+A segment is ``MAGIC`` and then frames: a header of 32 bytes (checksum, lengths, line, kind, four token counts; little
+endian), the record, and the trail of the request. The checksum covers all that follows it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"ovnlog1\n"
 _CHECKSUM = struct.Struct("<I")
-_HEADER = struct.Struct("<IIB3xIIII")
+_HEADER = struct.Struct("<IIBxHIIII")
 # Looking a kind up costs a tenth of making it.
 _KINDS = tuple(ResultKind)
 HEADER_BYTES = _CHECKSUM.size + _HEADER.size
@@ -34,13 +34,19 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the record of a result lies in its segment."""
+    """Where the record of a result lies in its segment; right behind it comes the ``trail`` (``domain/trail.py``)."""
 
     line: int
     kind: ResultKind
     usage: Usage
     offset: int
     length: int
+    trail: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """Where the next frame begins."""
+        return self.offset + self.length + len(self.trail)
 
 
 def encode(result: Result) -> bytes:
@@ -50,12 +56,14 @@ def encode(result: Result) -> bytes:
         len(result.record),
         result.line,
         result.kind,
+        len(result.trail),
         usage.input_tokens,
         usage.cached_tokens,
         usage.output_tokens,
         usage.reasoning_tokens,
     )
-    return _CHECKSUM.pack(crc32(result.record, crc32(header))) + header + result.record
+    checksum = crc32(result.trail, crc32(result.record, crc32(header)))
+    return b"".join((_CHECKSUM.pack(checksum), header, result.record, result.trail))
 
 
 def scan(segment: BinaryIO, length: int) -> Iterator[Frame]:
@@ -70,15 +78,15 @@ def scan_from(segment: BinaryIO, offset: int, length: int) -> Iterator[Frame]:
         head = segment.read(HEADER_BYTES)
         if len(head) < HEADER_BYTES:
             return
-        size, line, kind, *tokens = _HEADER.unpack_from(head, _CHECKSUM.size)
+        size, line, kind, trail, *tokens = _HEADER.unpack_from(head, _CHECKSUM.size)
         start = offset + HEADER_BYTES
-        offset = start + size
+        offset = start + size + trail
         if offset > length:
             return
-        record = segment.read(size)
-        if len(record) < size or crc32(record, crc32(head[_CHECKSUM.size :])) != _CHECKSUM.unpack_from(head)[0]:
+        data = segment.read(size + trail)
+        if len(data) < size + trail or crc32(data, crc32(head[_CHECKSUM.size :])) != _CHECKSUM.unpack_from(head)[0]:
             return
-        yield Frame(line=line, kind=_KINDS[kind], usage=_usage(tokens), offset=start, length=size)
+        yield Frame(line=line, kind=_KINDS[kind], usage=_usage(tokens), offset=start, length=size, trail=data[size:])
 
 
 def _usage(tokens: list[int]) -> Usage:

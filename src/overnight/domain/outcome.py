@@ -17,6 +17,7 @@ from overnight.domain.result import (
     response_line,
 )
 from overnight.domain.retry import Failure, Fault, Outcome
+from overnight.domain.trail import NO_TRAIL, Trail, encode_trail
 from overnight.domain.usage import NO_USAGE
 
 BAD_GATEWAY = 502
@@ -39,19 +40,18 @@ def examine(outcome: Outcome) -> Outcome:
     )
 
 
-def to_result(
-    request: Request, own_id: str, outcome: Outcome, attempts: int = 1, last_status: int | None = None
-) -> Result:
+def to_result(request: Request, own_id: str, outcome: Outcome, trail: Trail = NO_TRAIL, attempts: int = 1) -> Result:
     """Give the result of a request whose outcome stands. ``own_id`` also stands in for a missing request id.
 
-    ``attempts`` is how often it was tried, ``last_status`` what the try before the last brought.
+    ``trail`` ends with the attempt that brought it; ``attempts`` is how often it was tried, by the policy's count.
     """
+    made = encode_trail(trail)
     if isinstance(outcome, Failure):
-        record = _failure_record(request, own_id, outcome, tries(attempts, last_status))
-        return Result(line=request.line, kind=ResultKind.FAILED, record=record)
+        record = _failure_record(request, own_id, outcome, tries(attempts, trail.earlier_status))
+        return Result(line=request.line, kind=ResultKind.FAILED, record=record, trail=made)
     record = response_line(request.custom_id, own_id, outcome.status, outcome.request_id or own_id, outcome.body)
     kind = ResultKind.SUCCEEDED if outcome.succeeded else ResultKind.FAILED
-    return Result(line=request.line, kind=kind, record=record, usage=outcome.usage)
+    return Result(line=request.line, kind=kind, record=record, usage=outcome.usage, trail=made)
 
 
 def _unreadable(answer: Answer) -> Outcome:
@@ -72,9 +72,9 @@ def _failure_record(request: Request, own_id: str, failure: Failure, tried: str)
     return response_line(request.custom_id, own_id, failure.status or BAD_GATEWAY, own_id, body)
 
 
-def tries(attempts: int, last_status: int | None) -> str:
-    """Word how often a request was tried, and which status the try before the last brought; empty after one."""
+def tries(attempts: int, earlier_status: int | None) -> str:
+    """Word how often a request was tried, and which status the tries before the last brought; empty after one."""
     if attempts == 1:
         return ""
-    before = "" if last_status is None else f", with status {last_status} before"
+    before = "" if earlier_status is None else f", with status {earlier_status} before"
     return f" It was tried {attempts} times{before}."

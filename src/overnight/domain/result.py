@@ -18,12 +18,16 @@ class ResultKind(IntEnum):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one request. ``record`` is the finished JSON line without its newline; ``line`` counts from 0."""
+    """The end of one request. ``record`` is the finished JSON line without its newline; ``line`` counts from 0.
+
+    ``trail`` is what led there (``domain/trail.py``); it is empty if no attempt was made.
+    """
 
     line: int
     kind: ResultKind
     record: bytes
     usage: Usage = NO_USAGE
+    trail: bytes = b""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

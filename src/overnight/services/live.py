@@ -12,15 +12,17 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from overnight.domain.frame import MAGIC, scan_from
-from overnight.domain.places import ENTRY_BYTES, Place, Reasons, State, is_waiting, pack, unpack
-from overnight.domain.reason import ending, status_code
+from overnight.domain.places import ENTRY_BYTES, Place, State, is_waiting, pack, unpack
+from overnight.domain.reason import status_code
 from overnight.domain.result import ResultKind
+from overnight.services.placing import Findings
 
 if TYPE_CHECKING:
     from overnight.domain.batch import Batch
     from overnight.domain.frame import Frame, Segment
     from overnight.domain.ids import BatchId
     from overnight.domain.places import Reason
+    from overnight.domain.throughput import Throughput
     from overnight.ports.clock import Clock
     from overnight.ports.results import ResultLogs
 
@@ -34,7 +36,7 @@ _PIECE = 4 * 1024 * 1024
 
 
 class LiveView:
-    """The places of one running batch, as far as its log was read: 34 bytes a request."""
+    """The places of one running batch, as far as its log was read: 50 bytes a request."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -43,11 +45,19 @@ class LiveView:
         self._segment = array("I", [0]) * total
         self._names: list[str] = []
         self._read_to: list[int] = []
-        self._reasons = Reasons()
+        self._findings = Findings()
 
     def reasons(self) -> tuple[Reason, ...]:
         """Give the reasons of the failures so far, also while another thread takes in more."""
-        return self._reasons.known()
+        return self._findings.reasons.known()
+
+    def upstreams(self) -> tuple[str, ...]:
+        """Give the upstreams whose numbers the entries have."""
+        return self._findings.upstreams.known()
+
+    def throughput(self) -> Throughput:
+        """Say how the batch got on so far."""
+        return self._findings.throughput.throughput()
 
     def segment_of(self, line: int) -> str:
         """Say in which segment the result of a request lies."""
@@ -72,17 +82,17 @@ class LiveView:
         start = self._read_to[number]
         taken = 0
         for frame in scan_from(BytesIO(data), 0, len(data)):
-            taken = frame.offset + frame.length
+            taken = frame.end
             if is_waiting(self.entries, frame.line):
-                self._note(number, start, frame, data[frame.offset : taken])
+                self._note(number, start, frame, data[frame.offset : frame.offset + frame.length])
         self._read_to[number] = start + taken
         return taken
 
     def _note(self, number: int, start: int, frame: Frame, record: bytes) -> None:
-        line, usage = frame.line, frame.usage
+        line, usage, last = frame.line, frame.usage, self._findings.read(frame)
         state, reason = State.SUCCEEDED, 0
         if frame.kind is ResultKind.FAILED:
-            state, reason = State.FAILED, self._reasons.add(State.FAILED, ending(record).code, line)
+            state, reason = State.FAILED, self._findings.failed(line, record, last.upstream)
         place = Place(
             state=state,
             offset=start + frame.offset,
@@ -91,6 +101,11 @@ class LiveView:
             status_code=status_code(record),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
+            upstream=last.upstream,
+            attempts=last.attempts,
+            milliseconds=last.milliseconds,
+            ended_at=last.ended_at,
+            trail_length=len(frame.trail),
         )
         self._segment[line] = number
         # Last, for another thread may read the entry at once and ask for its segment.
@@ -132,6 +147,12 @@ class LiveViews:
         """Read the beginning of a recorded result. Raises ``FileNotFoundError`` as ``of`` does."""
         offset = unpack(view.entries, line).offset
         return await self._logs.read(batch.id, view.segment_of(line), offset=offset, length=length)
+
+    async def trail(self, batch: Batch, view: LiveView, line: int) -> bytes:
+        """Read the trail of a recorded result, which lies behind it. Raises as ``read`` does."""
+        place = unpack(view.entries, line)
+        offset = place.offset + place.length
+        return await self._logs.read(batch.id, view.segment_of(line), offset=offset, length=place.trail_length)
 
     async def _refresh(self, kept: _Kept, batch: Batch) -> None:
         now = self._clock.ticks()

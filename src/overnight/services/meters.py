@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from overnight.domain.durations import bin_of, no_durations, quantile
 from overnight.domain.result import Answer
 from overnight.domain.retry import SERVER_ERRORS
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 RECENT_MINUTES = 5
 _MINUTE = 60.0
 _TOO_MANY = 429
-_GROWTH = 1.2
-# Upper ends in seconds, from a millisecond to over an hour: a quantile is off by a tenth at most.
-_ENDS = tuple(0.001 * _GROWTH**step for step in range(84))
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +55,7 @@ class _Window:
     def __init__(self, minute: int) -> None:
         self.minute = minute
         self.counts = [0] * len(Tally.__struct_fields__)
-        self.times = [0] * (len(_ENDS) + 1)
+        self.times = no_durations()
         self.tokens_in = self.tokens_out = 0
 
 
@@ -79,7 +76,7 @@ class Meter:
             status = outcome.status
             if outcome.succeeded:
                 window.counts[0] += 1
-                window.times[bisect_left(_ENDS, seconds)] += 1
+                window.times[bin_of(seconds)] += 1
                 usage = outcome.usage
                 window.tokens_in += usage.input_tokens
                 window.tokens_out += usage.output_tokens
@@ -98,8 +95,8 @@ class Meter:
             since_start=_tally(self._before, *(window.counts for window in self._windows)),
             recent=_tally(*(window.counts for window in recent)),
             seconds=seconds,
-            p50=_quantile(times, 0.5),
-            p95=_quantile(times, 0.95),
+            p50=quantile(times, 0.5),
+            p95=quantile(times, 0.95),
             tokens_in=sum(window.tokens_in for window in recent) / seconds,
             tokens_out=sum(window.tokens_out for window in recent) / seconds,
         )
@@ -117,15 +114,3 @@ class Meter:
 def _tally(*counts: list[int]) -> Tally:
     sums = [sum(column) for column in zip(*counts, strict=True)]
     return Tally(**dict(zip(Tally.__struct_fields__, sums, strict=False)))
-
-
-def _quantile(times: list[int], share: float) -> float | None:
-    """Give the time that a share of the answers did not exceed, by the middle of the bin that it is in."""
-    wanted = share * sum(times)
-    passed = 0
-    for place, count in enumerate(times):
-        passed += count
-        if count and passed >= wanted:
-            end = _ENDS[min(place, len(_ENDS) - 1)]
-            return float(end / _GROWTH**0.5)
-    return None

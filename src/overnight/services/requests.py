@@ -14,6 +14,8 @@ from overnight.domain.blob_keys import index_key, places_key
 from overnight.domain.errors import Conflict, NotFound, Unavailable
 from overnight.domain.places import DamagedPlaces, State, unpack
 from overnight.domain.reason import ending
+from overnight.domain.throughput import NO_THROUGHPUT, Throughput
+from overnight.domain.trail import NO_TRAIL, Trail, decode_trail
 from overnight.services.live import LiveView, LiveViews
 from overnight.services.merged import merged_lines
 from overnight.services.sheets import (
@@ -62,15 +64,22 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. ``asked`` is its line, ``got`` its result, each ``None`` where there is none or none any more."""
+    """One request. ``asked`` is its line, ``got`` its result, each ``None`` where there is none or none any more.
+
+    ``trail`` is what was tried before it ended; it is empty while it waits.
+    """
 
     row: RequestRow
     asked: Preview | None
     got: Preview | None
+    trail: Trail = NO_TRAIL
 
 
 class FailureGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests without success for the same reason. What is known of the first is empty once its files are gone."""
+    """Requests without success for the same reason, at one upstream; empty where no attempt was made.
+
+    What is known of the first is empty once its files are gone.
+    """
 
     state: State
     code: str
@@ -78,6 +87,7 @@ class FailureGroup(msgspec.Struct, frozen=True, kw_only=True):
     first_line: int
     first_custom_id: str = ""
     message: str = ""
+    upstream: str = ""
 
 
 class _Opened:
@@ -98,6 +108,15 @@ class _Opened:
             )
         span = self.sheet.result(place)
         return None if span is None else await asyncio.to_thread(span.read, length)
+
+    async def trail(self, line: int, place: Place) -> Trail:
+        """Read what was tried of a request."""
+        data = b""
+        if isinstance(self.sheet, EndedSheet):
+            data = await asyncio.to_thread(self.sheet.trail(place).read)
+        elif self._view is not None and place.trail_length:
+            data = await self._views.trail(self._batch, self._view, line)
+        return decode_trail(data)
 
     @property
     def newest(self) -> Sequence[int]:
@@ -158,6 +177,14 @@ class RequestService:
             return [await _group(opened, reason) for reason in most_first]
 
         return await self._look(resource, batch_id, look, ())
+
+    async def throughput(self, resource: ResourceId, batch_id: BatchId) -> Throughput:
+        """Say how a batch got on over time, from its first result to its newest. Raises ``Conflict``."""
+
+        async def look(opened: _Opened) -> Throughput:
+            return await asyncio.to_thread(lambda: opened.sheet.throughput)
+
+        return await self._look(resource, batch_id, look, NO_THROUGHPUT)
 
     async def newest(self, resource: ResourceId, batch_id: BatchId, limit: int) -> Sequence[RequestRow]:
         """Give the newest results of a batch that runs, newest first; none once it has ended. Raises ``Conflict``."""
@@ -290,7 +317,7 @@ async def _detail(opened: _Opened, row: RequestRow, place: Place, most: int | No
     asked = None if span is None else Preview(data=await asyncio.to_thread(span.read, most), bytes=span.length)
     result = await opened.result(row.line, place, most)
     got = None if result is None else Preview(data=result, bytes=place.length)
-    return RequestDetail(row=row, asked=asked, got=got)
+    return RequestDetail(row=row, asked=asked, got=got, trail=await opened.trail(row.line, place))
 
 
 async def _group(opened: _Opened, reason: Reason) -> FailureGroup:
@@ -304,6 +331,7 @@ async def _group(opened: _Opened, reason: Reason) -> FailureGroup:
         first_line=reason.first_line,
         first_custom_id=first.custom_id if first else "",
         message=first.message if first else "",
+        upstream=reason.upstream,
     )
 
 

@@ -20,10 +20,12 @@ from overnight.domain.places import (
     DamagedPlaces,
     State,
     Summary,
+    Wanted,
     decode_summary,
     matching,
     numbers_of,
     summary_span,
+    trails_at,
     unpack,
 )
 from overnight.domain.reason import custom_id_in
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from overnight.domain.places import Place, Reason
+    from overnight.domain.throughput import Throughput
     from overnight.services.live import LiveView
 
 SCAN_REQUESTS = 10_000
@@ -58,18 +61,23 @@ _text_decoder = msgspec.json.Decoder(str)
 class RequestQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which requests to list: ``limit`` of them from the ``offset``-th on, from 0, to which all conditions apply.
 
-    ``custom_id`` is a part of it.
+    ``custom_id`` is a part of it; ``upstream`` made the last attempt.
     """
 
     offset: int = 0
     limit: int = 50
     state: State | None = None
     code: str | None = None
+    upstream: str | None = None
     custom_id: str | None = None
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A request in a list. ``custom_id`` is ``None`` if neither its line nor its result is left."""
+    """A request in a list. ``custom_id`` is ``None`` if neither its line nor its result is left.
+
+    ``attempts`` were made, 255 for more. The last one, by ``upstream``, took ``seconds`` and ended at ``ended_at``, in
+    unix seconds; these are ``None`` where no attempt is known.
+    """
 
     line: int
     custom_id: str | None
@@ -78,15 +86,23 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    upstream: str | None = None
+    attempts: int = 0
+    seconds: float | None = None
+    ended_at: int | None = None
 
 
 class RequestPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the requests. ``next_offset`` is where to go on, ``None`` at the end; ``searched`` were looked at."""
+    """A part of the requests. ``next_offset`` is where to go on, ``None`` at the end; ``searched`` were looked at.
+
+    ``upstreams`` made attempts, whether of these requests or of others.
+    """
 
     rows: Sequence[RequestRow]
     total: int
     next_offset: int | None
     searched: int
+    upstreams: Sequence[str] = ()
 
 
 class Sheet(Protocol):
@@ -102,6 +118,14 @@ class Sheet(Protocol):
     @property
     def reasons(self) -> Sequence[Reason]:
         """Why requests have no success, in the order of their numbers."""
+
+    @property
+    def upstreams(self) -> Sequence[str]:
+        """Who made attempts, in the order of their numbers."""
+
+    @property
+    def throughput(self) -> Throughput:
+        """How the batch got on; takes milliseconds to sum up."""
 
     def entries(self, first: int, count: int) -> bytes:
         """Give the entries of these requests, as far as there are any (``domain/places.py``)."""
@@ -139,6 +163,9 @@ class EndedSheet:
         summary = self._summary()
         self.total = summary.total
         self.reasons = summary.reasons
+        self.upstreams = summary.upstreams
+        self.throughput = summary.throughput
+        self._trails = summary.trails
 
     def _summary(self) -> Summary:
         size = os.fstat(self._places).st_size
@@ -158,6 +185,12 @@ class EndedSheet:
         file = self._files.get(place.state)
         return None if file is None else self._span(file, place.offset, place.length)
 
+    def trail(self, place: Place) -> Span:
+        """Say where the trail of a request is."""
+        if place.trail_offset + place.trail_length > self._trails:
+            raise DamagedPlaces("an entry points behind the end of the trails")
+        return Span(self._places, trails_at(self.total) + place.trail_offset, place.trail_length)
+
     def _span(self, file: int, offset: int, length: int) -> Span:
         if offset + length > self._sizes[file]:
             raise DamagedPlaces("an entry points behind the end of a file")
@@ -170,9 +203,14 @@ class LiveSheet:
     def __init__(self, view: LiveView, index: int, source: int) -> None:
         self.total = view.total
         self.reasons = view.reasons()
+        self.upstreams = view.upstreams()
         self._view = view
         self._index = index
         self._source = source
+
+    @property
+    def throughput(self) -> Throughput:
+        return self._view.throughput()
 
     def entries(self, first: int, count: int) -> bytes:
         return bytes(self._view.entries[first * ENTRY_BYTES : (first + count) * ENTRY_BYTES])
@@ -190,10 +228,9 @@ def read_page(sheet: Sheet, query: RequestQuery) -> RequestPage:
 
     Raises ``OSError`` and ``DamagedPlaces``.
     """
-    reasons = None if query.code is None else numbers_of(sheet.reasons, query.code)
     rows: list[RequestRow] = []
     search = _Search(query)
-    for line, place in _matches(sheet, query, reasons):
+    for line, place in _matches(sheet, query):
         if len(rows) == query.limit or search.is_over(line):
             return _page(sheet, query, rows, line)
         custom_id = search.custom_id(sheet, line, place)
@@ -208,7 +245,7 @@ def find_line(sheet: Sheet, custom_id: str, first: int) -> tuple[int | None, int
     Raises ``OSError`` and ``DamagedPlaces``.
     """
     search = _Search(RequestQuery(offset=first, custom_id=custom_id))
-    for line, place in _matches(sheet, RequestQuery(offset=first), None):
+    for line, place in _matches(sheet, RequestQuery(offset=first)):
         if search.is_over(line):
             return None, line
         if search.custom_id(sheet, line, place) == custom_id:
@@ -232,12 +269,16 @@ def to_row(sheet: Sheet, line: int, place: Place, custom_id: str | None) -> Requ
         code=sheet.reasons[place.reason - 1].code if 0 < place.reason <= len(sheet.reasons) else None,
         input_tokens=place.input_tokens,
         output_tokens=place.output_tokens,
+        upstream=sheet.upstreams[place.upstream - 1] if 0 < place.upstream <= len(sheet.upstreams) else None,
+        attempts=place.attempts,
+        seconds=place.milliseconds / 1_000 if place.attempts else None,
+        ended_at=place.ended_at if place.attempts else None,
     )
 
 
 def lines_in(sheet: Sheet, states: frozenset[State]) -> Iterator[Span]:
     """Give the lines of the requests in these states, in order. Raises ``OSError`` and ``DamagedPlaces``."""
-    matches = _matches(sheet, RequestQuery(), None)
+    matches = _matches(sheet, RequestQuery())
     spans = (sheet.line(line, place) for line, place in matches if place.state in states)
     return (span for span in spans if span is not None)
 
@@ -261,14 +302,25 @@ class _Search:
 
 def _page(sheet: Sheet, query: RequestQuery, rows: list[RequestRow], stopped: int | None) -> RequestPage:
     end = sheet.total if stopped is None else stopped
-    return RequestPage(rows=rows, total=sheet.total, next_offset=stopped, searched=max(end - query.offset, 0))
+    searched = max(end - query.offset, 0)
+    return RequestPage(rows=rows, total=sheet.total, next_offset=stopped, searched=searched, upstreams=sheet.upstreams)
 
 
-def _matches(sheet: Sheet, query: RequestQuery, reasons: frozenset[int] | None) -> Iterator[tuple[int, Place]]:
+def _matches(sheet: Sheet, query: RequestQuery) -> Iterator[tuple[int, Place]]:
+    wanted = _wanted(sheet, query)
     for first in range(query.offset, sheet.total, _ENTRIES_AT_ONCE):
         entries = sheet.entries(first, _ENTRIES_AT_ONCE)
-        for number in matching(entries, query.state, reasons):
+        for number in matching(entries, wanted):
             yield first + number, unpack(entries, number)
+
+
+def _wanted(sheet: Sheet, query: RequestQuery) -> Wanted:
+    reasons = upstreams = None
+    if query.code is not None:
+        reasons = numbers_of(sheet.reasons, query.code)
+    if query.upstream is not None:
+        upstreams = frozenset(number for number, name in enumerate(sheet.upstreams, 1) if name == query.upstream)
+    return Wanted(state=query.state, reasons=reasons, upstreams=upstreams)
 
 
 def _custom_id(span: Span | None, sheet: Sheet, place: Place) -> str | None:

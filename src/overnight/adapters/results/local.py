@@ -148,7 +148,7 @@ def _valid_length(path: Path) -> int:
         length = os.fstat(file.fileno()).st_size
         os.fsync(file.fileno())
         for frame in scan(file, length):
-            end = frame.offset + frame.length
+            end = frame.end
     return end
 
 

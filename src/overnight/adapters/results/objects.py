@@ -275,7 +275,7 @@ def _copy_frames(data: bytes, target: BinaryIO) -> int:
     """Add the whole frames of a segment to a file, and say how many bytes they are."""
     end = len(MAGIC)
     for frame in scan(BytesIO(data), len(data)):
-        end = frame.offset + frame.length
+        end = frame.end
     return target.write(memoryview(data)[len(MAGIC) : end])
 
 

@@ -7,7 +7,7 @@ import pytest
 from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId
-from overnight.studio.pace import Paces, rates
+from overnight.studio.pace import Paces
 from overnight.studio.view_models import (
     NO_PACE,
     Pace,
@@ -271,17 +271,4 @@ def test_paces_of_many_batches_take_bounded_memory():
     for number in range(600):
         paces.see(a_batch(id=BatchId(f"batch_{number}"), in_progress_at=NOW), NOW + number)
 
-    assert len([number for number in range(600) if paces.samples(BatchId(f"batch_{number}"))]) == 500
-
-
-def test_rates_are_per_second_and_said_in_words():
-    paces = Paces()
-    for second, done in enumerate((0, 100, 200, 260)):
-        paces.see(a_batch(in_progress_at=NOW, total=1000, completed=done, failed=second), NOW + 2 * second)
-
-    drawn = rates(paces.samples(BatchId("batch_1")))
-
-    assert drawn.done == (50.0, 50.0, 43.33)
-    assert drawn.failed == (0.5, 0.5, 0.5)
-    assert drawn.summary == "43.3 requests a second succeed now, and 0.5 fail; at most it was 50.0."
-    assert rates(()).summary == "Nothing was seen of this batch yet."
+    assert len(paces) == 500

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from overnight.domain.errors import InvalidRequest, NotFound
+from overnight.domain.errors import Conflict, InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
-from overnight.studio import inside, one_request, pace, view_models
+from overnight.domain.throughput import NO_THROUGHPUT
+from overnight.studio import inside, one_request, view_models
+from overnight.studio.batch_chart import batch_chart
 from overnight.studio.excerpt import visible
 from overnight.studio.pages import shell_for
 
@@ -70,10 +72,14 @@ class BatchPages:
 
     async def throughput(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)
-        batch_id = BatchId(request.path_params["batch_id"])
-        await self._looking.batch(visitor.caller.resource, batch_id)
-        rates = pace.rates(self._looking.paces.samples(batch_id))
-        return Response(msgspec.json.encode(rates), media_type="application/json")
+        batch = await self._batch(request, visitor)
+        try:
+            found = await self._parts.requests.throughput(batch.resource, batch.id)
+        except Conflict:
+            # The panel of the failures says why.
+            found = NO_THROUGHPUT
+        now = None if batch.ended else self._parts.clock.now()
+        return Response(msgspec.json.encode(batch_chart(found, now)), media_type="application/json")
 
     async def results(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)

@@ -11,6 +11,7 @@ from overnight import human
 from overnight.domain.places import State
 from overnight.services.retry import Which
 from overnight.services.sheets import RequestQuery
+from overnight.studio.dashboard import took
 from overnight.studio.excerpt import offset_of, visible
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     status: str = ""
     code: str = ""
+    upstream: str = ""
     custom_id: str = ""
     offset: int = 0
     limit: int = SIZES[0]
@@ -44,7 +46,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def filtered(self) -> bool:
         """Whether some requests are left out."""
-        return bool(self.status or self.code or self.custom_id)
+        return bool(self.status or self.code or self.upstream or self.custom_id)
 
     def query(self) -> RequestQuery:
         """Say the same to the service."""
@@ -53,6 +55,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             limit=self.limit,
             state=State[self.status.upper()] if self.status else None,
             code=self.code or None,
+            upstream=self.upstream or None,
             custom_id=self.custom_id or None,
         )
 
@@ -77,6 +80,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     tokens_in: str
     tokens_out: str
+    upstream: str
+    took: str
+    attempts: str
 
 
 class Tab(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +94,10 @@ class Tab(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of requests. ``bound`` says where a search stopped, ``problem`` why there is no list at all."""
+    """A page of requests. ``bound`` says where a search stopped, ``problem`` why there is no list at all.
+
+    ``upstreams`` are there to choose from if there is more than one.
+    """
 
     wanted: Wanted
     tabs: tuple[Tab, ...]
@@ -96,6 +105,7 @@ class RequestList(msgspec.Struct, frozen=True, kw_only=True):
     clear: str
     home: str
     rows: tuple[Row, ...] = ()
+    upstreams: tuple[str, ...] = ()
     place: str = ""
     bound: str = ""
     before: str = ""
@@ -104,9 +114,10 @@ class RequestList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Failed requests of one code, and the list that shows them."""
+    """Failed requests of one code at one upstream, and the list that shows them."""
 
     code: str
+    upstream: str
     count: str
     word: str
     message: str
@@ -139,6 +150,7 @@ def wanted_in(params: Mapping[str, str]) -> Wanted:
     return Wanted(
         status=status if status in dict(STATES) else "",
         code=params.get("code", "")[:_LONGEST],
+        upstream=params.get("upstream", "")[:_LONGEST],
         custom_id=params.get("custom_id", "").strip()[:_LONGEST],
         offset=min(offset_of(params.get("offset", "")), 2**31),
         limit=limit if limit in SIZES else SIZES[0],
@@ -159,6 +171,9 @@ def row_of(row: RequestRow, home: str) -> Row:
         code=visible(row.code or ""),
         tokens_in=f"{row.input_tokens:,}" if row.input_tokens else "",
         tokens_out=f"{row.output_tokens:,}" if row.output_tokens else "",
+        upstream=visible(row.upstream or ""),
+        took="" if row.seconds is None else took(row.seconds),
+        attempts=human.plural(row.attempts, "attempt") if row.attempts > 1 else "",
     )
 
 
@@ -185,6 +200,7 @@ def list_of(page: RequestPage | None, wanted: Wanted, home: str, problem: str = 
     return msgspec.structs.replace(
         found,
         rows=tuple(row_of(row, home) for row in page.rows),
+        upstreams=tuple(page.upstreams) if len(page.upstreams) > 1 or wanted.upstream else (),
         place=_place(page, wanted),
         bound=_bound(page, wanted) if stopped else "",
         before=_before(wanted, home),
@@ -224,10 +240,11 @@ def _failure(group: FailureGroup, home: str) -> Failure:
     status = "not_run" if group.state is State.NOT_RUN else "failed"
     return Failure(
         code=visible(group.code),
+        upstream=visible(group.upstream),
         count=f"{group.count:,}",
         word="" if status == "failed" else "not run",
         message=visible(group.message),
-        url=Wanted(status=status, code=group.code).url(home),
+        url=Wanted(status=status, code=group.code, upstream=group.upstream).url(home),
     )
 
 

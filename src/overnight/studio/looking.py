@@ -55,6 +55,7 @@ class BatchDetail(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[tuple[str, str, str], ...]
     cancellable: bool
     failed: int
+    charted: bool
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +247,7 @@ def detail_of(
         problems=view_models.problems(batch),
         cancellable=not batch.ended and batch.status != BatchStatus.CANCELLING,
         failed=batch.failed,
+        charted=not batch.ended or batch.completed + batch.failed > 0,
     )
 
 

@@ -9,14 +9,17 @@ import msgspec
 
 from overnight import human
 from overnight.domain.endpoints import canonical
+from overnight.domain.retry import Fault
 from overnight.studio import bubbles, inside
-from overnight.studio.excerpt import readable, steering_escaped
+from overnight.studio.dashboard import took
+from overnight.studio.excerpt import readable, steering_escaped, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from overnight.domain.batch import Batch
     from overnight.domain.deployment import Deployment
+    from overnight.domain.trail import Attempted, Trail
     from overnight.ports.upstream import UpstreamHealth
     from overnight.services.requests import Preview, RequestDetail
     from overnight.studio.bubbles import Bubble, Raw
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
 _ADDRESS = '"$UPSTREAM_URL"'
 # No line of JSON can be this word, so the text ends nowhere else.
 _END = "END_OF_REQUEST"
+
+_SUCCESS = 200
+_FAULTS: dict[str, str] = {
+    Fault.UNREACHABLE: "could not be reached",
+    Fault.BROKEN_OFF: "broken off",
+    Fault.TIMEOUT: "no answer in time",
+    Fault.UNREADABLE: "answer not readable",
+    Fault.TOO_LARGE: "answer too large",
+}
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -43,10 +55,23 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     size: str
 
 
+class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt: how long after the first, by whom, what it brought, how long it took, when the next was due."""
+
+    after: str
+    upstream: str
+    word: str
+    tone: str
+    icon: str
+    took: str
+    wait: str
+
+
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     """A request with its response. ``whole`` is the address that shows all of it, ``full`` whether it is shown now.
 
     ``curl`` is empty where the request is gone or too long; ``request_id`` is the upstream's where it gave one.
+    ``earlier`` tells of attempts before those that are listed, ``ended`` when the last one ended.
     """
 
     id: str = "request"
@@ -62,6 +87,9 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     full: bool
     request_id: str
     curl: str
+    attempts: tuple[AttemptView, ...] = ()
+    earlier: str = ""
+    ended: str = ""
 
 
 def view_of(
@@ -83,6 +111,26 @@ def view_of(
         full=full,
         request_id=_request_id(detail.got),
         curl="" if detail.asked is None or detail.asked.truncated else curl(detail.asked.data, target),
+        attempts=_attempts(detail.trail),
+        earlier=f"{human.plural(detail.trail.forgotten, 'attempt')} before" if detail.trail.forgotten else "",
+        ended=human.moment(detail.row.ended_at),
+    )
+
+
+def _attempts(trail: Trail) -> tuple[AttemptView, ...]:
+    return tuple(_attempt(made, made.at - trail.attempts[0].at) for made in trail.attempts)
+
+
+def _attempt(made: Attempted, after: float) -> AttemptView:
+    answered = _SUCCESS <= made.status < _SUCCESS + 100
+    return AttemptView(
+        after=human.span(after),
+        upstream=visible(made.upstream),
+        word=_FAULTS.get(made.fault, made.fault) if made.fault else f"HTTP {made.status}",
+        tone="success" if answered and not made.fault else "danger",
+        icon="✓" if answered and not made.fault else "✕",
+        took=took(made.seconds),
+        wait=human.span(made.wait) if made.wait else "",
     )
 
 

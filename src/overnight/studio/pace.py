@@ -19,7 +19,6 @@ _RECENT = 30.0
 _LONG_ENOUGH = 20.0
 _SAMPLES = 900
 _BATCHES = 500
-_SMOOTHED = 10
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -36,7 +35,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Paces:
-    """The counts of batches over time, in memory: a chart begins when a batch is first looked at."""
+    """The counts of batches over the last half minute in which somebody looked, in memory."""
 
     def __init__(self) -> None:
         self._samples: dict[BatchId, deque[Sample]] = {}
@@ -53,9 +52,9 @@ class Paces:
         age = now - batch.in_progress_at
         return Pace(overall=done / age if age >= 1 else 0.0, recent=_recent(samples))
 
-    def samples(self, batch_id: BatchId) -> tuple[Sample, ...]:
-        """Give what was seen of a batch, oldest first."""
-        return tuple(self._samples.get(batch_id, ()))
+    def __len__(self) -> int:
+        """Say of how many batches something is remembered."""
+        return len(self._samples)
 
     def _forget_oldest(self) -> None:
         while len(self._samples) > _BATCHES:
@@ -70,36 +69,3 @@ def _recent(samples: deque[Sample]) -> float | None:
     if not ended:
         return 0.0 if seconds >= _LONG_ENOUGH else None
     return ended / seconds
-
-
-class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chart draws: at each of the times (unix seconds), how many requests ended a second."""
-
-    times: tuple[float, ...]
-    done: tuple[float, ...]
-    failed: tuple[float, ...]
-    summary: str
-
-
-def rates(samples: tuple[Sample, ...]) -> Rates:
-    """Turn counts into rates, each over the last few seconds: counts grow by leaps."""
-    points = [_point(samples, place) for place in range(1, len(samples))]
-    done = tuple(point[1] for point in points)
-    failed = tuple(point[2] for point in points)
-    return Rates(times=tuple(point[0] for point in points), done=done, failed=failed, summary=_in_words(done, failed))
-
-
-def _point(samples: tuple[Sample, ...], place: int) -> tuple[float, float, float]:
-    last = samples[place]
-    first = next(sample for sample in samples[max(0, place - _SMOOTHED) :] if last.at - sample.at <= _SMOOTHED)
-    first = samples[place - 1] if first is last else first
-    seconds = last.at - first.at
-    done, failed = (last.completed - first.completed) / seconds, (last.failed - first.failed) / seconds
-    return last.at, round(max(0.0, done), 2), round(max(0.0, failed), 2)
-
-
-def _in_words(done: tuple[float, ...], failed: tuple[float, ...]) -> str:
-    if not done:
-        return "Nothing was seen of this batch yet."
-    failing = f", and {failed[-1]:.1f} fail" if failed[-1] else ""
-    return f"{done[-1]:.1f} requests a second succeed now{failing}; at most it was {max(done):.1f}."

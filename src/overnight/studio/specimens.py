@@ -10,6 +10,7 @@ import msgspec
 from overnight.domain.batch import BatchStatus
 from overnight.domain.deployment import UpstreamName
 from overnight.domain.places import State
+from overnight.domain.trail import NO_TRAIL, Attempted, Trail
 from overnight.ports.upstream import UpstreamHealth
 from overnight.services.requests import FailureGroup, Preview, RequestDetail
 from overnight.services.sheets import RequestRow
@@ -83,6 +84,7 @@ def requests(now: float) -> tuple[Specimen[RequestView], ...]:
 def insides() -> tuple[Specimen[Inside], ...]:
     """Give failures and newest results in each state."""
     failed = FailureGroup(state=State.FAILED, code="rate_limit_exceeded", count=28, first_line=0, message="Too many.")
+    failed = msgspec.structs.replace(failed, upstream="vllm-2")
     groups = (
         failed,
         msgspec.structs.replace(failed, code=HOSTILE, count=3, message=LONG),
@@ -181,12 +183,24 @@ def _view(name: str, batch: Batch, asked: bytes | None, got: bytes | None) -> Re
         input_tokens=1_200 if state is State.SUCCEEDED else 0,
         output_tokens=34 if state is State.SUCCEEDED else 0,
     )
-    detail = RequestDetail(row=row, asked=_preview(asked), got=_preview(got))
+    detail = RequestDetail(row=row, asked=_preview(asked), got=_preview(got), trail=_trail(name))
     # One stands for those whose address is not shown.
     view = view_of(detail, batch, "#", None if name == "hostile text" else _TARGET)
     if name.startswith("too long"):
         view = msgspec.structs.replace(view, asked=_CUT, curl="")
     return msgspec.structs.replace(view, id=f"request-{name.replace(' ', '-').lower()}")
+
+
+def _trail(name: str) -> Trail:
+    refused = Attempted(upstream="vllm-2", at=0, seconds=0.012, status=429, wait=2.4)
+    answered = Attempted(upstream="vllm-1", at=8, seconds=1.73, status=200)
+    late = msgspec.structs.replace(refused, at=3, seconds=600, status=0, fault="timeout", wait=1.1)
+    trails = {
+        "conversation": Trail((answered,)),
+        "image": Trail((refused, late, answered), 3),
+        "failed": Trail((refused, msgspec.structs.replace(answered, status=400, upstream=LONG))),
+    }
+    return trails.get(name, NO_TRAIL)
 
 
 def _preview(line: bytes | None) -> Preview | None:

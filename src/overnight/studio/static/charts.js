@@ -1,12 +1,13 @@
-// Charts of rates: lines on canvases that share a cursor, with a sentence and a table that say the same.
+// Charts: lines on canvases that share a cursor, with a sentence and a table that say the same.
 const SHOWN = 20;
 const DAY = 86400;
-const NAMES = { done: "done", failed: "failed", tokens_in: "tokens in", tokens_out: "tokens out" };
-const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1, notation: "compact" });
+const NAMES = { tokens_in: "tokens in", tokens_out: "tokens out" };
+const COLOURS = { p50: "running", p95: "text" };
+const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, notation: "compact" });
 
 function colour(figure, name) {
   const probe = document.createElement("span");
-  probe.className = `series-${name.replace("_", "-")}`;
+  probe.className = `series-${(COLOURS[name] || name).replace("_", "-")}`;
   probe.hidden = true;
   figure.append(probe);
   const found = getComputedStyle(probe).color;
@@ -37,11 +38,11 @@ function begin(figure) {
       legend: { show: false },
       scales: {
         x: { range: (_, first, last) => (data.length ? [data.end - data.length, data.end] : [Math.min(first, last - 60), last]) },
-        y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] },
+        y: { range: (_, __, most) => [0, Math.max(names.includes("p50") ? 0.01 : 1, (most || 0) * 1.15)] },
       },
       axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90, size: 28 }, { ...axis, values: (_, all) => all.map((each) => number.format(each)), size: 48 }],
       series: [{}, ...names.map((name, order) => {
-        return { label: NAMES[name], stroke: colour(figure, name), width: 2, dash: order ? [5, 4] : undefined, points: { show: false } };
+        return { label: NAMES[name] || name, stroke: colour(figure, name), width: 2, dash: order ? [5, 4] : undefined, points: { show: false }, spanGaps: true };
       })],
     };
   }
@@ -64,7 +65,7 @@ function begin(figure) {
     }
   }
 
-  function step(event, { plot, names }) {
+  function step(event, { place, plot, names }) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;
     event.preventDefault();
@@ -72,8 +73,8 @@ function begin(figure) {
     const at = Math.min(times.length - 1, Math.max(0, (plot.cursor.idx ?? times.length) + by));
     // Told to the other chart, too: the cursor is one.
     plot.setCursor({ left: plot.valToPos(times[at], "x"), top: 0 }, true, true);
-    const words = names.map((name) => `${data[name][at]} ${NAMES[name]}`);
-    document.getElementById("announcer").textContent = `${clock(times[at])}: ${words.join(", ")} a second`;
+    const words = names.map((name) => `${data[name][at] ?? "no"} ${NAMES[name] || name}`);
+    document.getElementById("announcer").textContent = `${clock(times[at])}: ${words.join(", ")} ${place.dataset.unit || "a second"}`;
   }
 
   function fill() {
@@ -83,7 +84,7 @@ function begin(figure) {
       const values = [clock(time), ...columns.map((name) => data[name][from + place])];
       values.forEach((value, column) => {
         const cell = document.createElement("td");
-        cell.textContent = value;
+        cell.textContent = value ?? "–";
         if (column) cell.className = "num";
         row.append(cell);
       });
@@ -93,8 +94,8 @@ function begin(figure) {
   }
 
   async function refresh() {
-    if (!figure.isConnected) return clearInterval(timer);
-    if (document.hidden) return;
+    if (!figure.isConnected || "once" in figure.dataset) clearInterval(timer);
+    if (!figure.isConnected || document.hidden) return;
     try {
       const response = await fetch(figure.dataset.source);
       if (!response.ok) return;
@@ -118,6 +119,9 @@ function begin(figure) {
     }
     refresh();
   }
+  // A page that renews itself takes the lines away with what else it did not send.
+  document.addEventListener("htmx:after:swap", () => places.some(({ place, plot }) => plot && !place.contains(plot.root)) && again());
+  document.addEventListener("visibilitychange", refresh);
   new MutationObserver(again).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 }

@@ -11,7 +11,7 @@ import pytest
 from tests.support.api import Api, chat_body, chats, jsonl, request
 from tests.support.http import Reply
 
-from overnight.testing.upstream import ScriptedUpstream, answer, by_text, error
+from overnight.testing.upstream import ScriptedUpstream, answer, by_text, error, in_turn
 
 ODD = "b?2/ü #%2F"
 REFUSED = "refuse this"
@@ -124,3 +124,29 @@ def test_a_file_is_checked_before_there_is_a_batch(each: Api) -> None:
     assert check["endpoints"] == [{"endpoint": url, "requests": 5}]
     assert [json.loads(first["text"])["custom_id"] for first in check["first_requests"]] == ["r-0", "r-1", "r-2"]
     assert got(each, "/batches")["data"] == []
+
+
+def test_what_was_tried_of_a_request_and_how_the_batch_got_on_is_told(each: Api, upstream: ScriptedUpstream) -> None:
+    url = each.prefix.endpoint
+    upstream.script = by_text({"again": in_turn(error(503), answer())}, answer())
+    try:
+        batch = each.run(jsonl(request("a", url, chat_body("again")), request("b", url)))
+    finally:
+        upstream.script = answer()
+    path = f"/batches/{batch['id']}"
+
+    first, second = got(each, f"{path}/requests")["data"]
+    tried, throughput = got(each, f"{path}/requests/a")["attempts"], got(each, f"{path}/throughput")
+    elsewhere = got(each, f"{path}/requests?upstream=nobody")
+
+    assert (first["attempt_count"], second["attempt_count"]) == (2, 1)
+    assert [(made["status_code"], made["fault"], made["wait"] > 0) for made in tried] == [
+        (503, None, True),
+        (200, None, False),
+    ]
+    assert {made["upstream"] for made in tried} == {first["upstream"]} == {second["upstream"]}
+    assert first["ended_at"] >= batch["in_progress_at"]
+    assert sum(point["succeeded"] for point in throughput["data"]) == 2
+    assert sum(point["output_tokens"] for point in throughput["data"]) == batch["usage"]["output_tokens"]
+    assert throughput["p50_seconds"] > 0
+    assert elsewhere["data"] == []

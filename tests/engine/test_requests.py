@@ -10,6 +10,8 @@ from overnight.domain.batch import Batch
 from overnight.domain.errors import Conflict
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.places import State
+from overnight.domain.retry import Failure, Fault
+from overnight.domain.trail import NO_TRAIL, Trail
 from overnight.services.requests import RequestService
 from overnight.services.retention import Sweeper
 from overnight.services.retry import NewRetry, RetryService, Which
@@ -280,3 +282,43 @@ async def test_a_batch_that_runs_cannot_be_retried(house: House) -> None:
 
     with pytest.raises(Conflict, match="has not ended yet"):
         await retries_of(house).retry(ME, batch.id, NewRetry())
+
+
+async def test_what_was_tried_of_a_request_stays_known(house: House) -> None:
+    """Also after the owner of the batch died between its attempts and its end, and after the end of the batch."""
+
+    def script(sent: Sent) -> Reply:
+        if number_of(sent.body) == 0 and sent.attempt < 3:
+            outcome = answer(503) if sent.attempt == 1 else Failure(fault=Fault.BROKEN_OFF, detail="cut off")
+            return Reply(outcome=outcome, delay=2.0)
+        return Reply(outcome=answer(), delay=5.0 if number_of(sent.body) == 0 else 1_000.0)
+
+    house.upstream.script = script
+    batch = await house.submit(2)
+    house.start()
+
+    async def tried() -> Trail:
+        await house.clock.advance(STALE)
+        return (await requests_of(house).one(ME, batch.id, "r0")).trail
+
+    before = await tried()
+    await house.clock.run_until(lambda: len(house.upstream.sent) == 4)
+    await house.clock.advance(6.0)
+    running = await tried()
+    await house.kill()
+    await house.reopen()
+    house.start()
+    await house.reach(batch)
+    ended = await tried()
+
+    assert (before, running) == (NO_TRAIL, ended)
+    first, second, third = ended.attempts
+    assert [(each.status, each.fault, each.seconds) for each in ended.attempts] == [
+        (503, "", 2.0),
+        (0, Fault.BROKEN_OFF, 2.0),
+        (200, "", 5.0),
+    ]
+    assert second.at == pytest.approx(first.at + 2.0 + first.wait, abs=0.1)
+    assert third.at == pytest.approx(second.at + 2.0 + second.wait, abs=0.1)
+    assert (first.wait > 0, second.wait > 0, third.wait) == (True, True, 0.0)
+    assert {each.upstream for each in ended.attempts} == {house.upstream.name}

@@ -12,7 +12,7 @@ from tests.studio.test_pages import CHAT, HOSTILE, Outline
 from tests.support.api import Api, chats, jsonl, request
 from tests.support.service import eventually
 
-from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held, huge
+from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held, huge, in_turn
 
 
 @pytest.fixture
@@ -252,3 +252,40 @@ def test_file_says_which_batches_use_it_and_is_checked_on_demand(visitor: Visito
     assert f'href="/studio/batches/{batch["id"]}"' in page
     assert "Check this file" in page
     assert "no problems" in visitor.page(f"/studio/files/{file_id}?check=1")
+
+
+def test_attempts_of_a_request_are_listed(visitor: Visitor, api: Api, upstream: ScriptedUpstream):
+    upstream.script = in_turn(error(503), answer())
+    try:
+        batch = api.run(chats(1, CHAT))
+    finally:
+        upstream.script = answer()
+
+    page = visitor.page(f"/studio/batches/{batch['id']}/requests/r-0")
+
+    listed = page.partition('<ol class="attempts">')[2].partition("</ol>")[0]
+    first, second = listed.split("</li>")[:2]
+    assert "HTTP 503" in first
+    assert "tried again after" in first
+    assert "HTTP 200" in second
+    assert "2 attempts" in visitor.page(f"/studio/batches/{batch['id']}")
+
+
+def test_failures_name_their_upstream_and_lead_to_its_requests(visitor: Visitor, mixed: str):
+    page = visitor.page(f"/studio/batches/{mixed}")
+
+    (url, upstream) = re.findall(
+        r'<a href="([^"]*)"><code>bad_word</code></a> <span class="sub">at</span> <code><bdi>([^<]+)', page
+    )[0]
+
+    assert f"upstream={quote(upstream, safe='')}" in url
+    assert names(visitor.page(f"/studio/batches/{mixed}?upstream={quote(upstream)}&status=failed")) == ["r-58", "r-59"]
+    assert names(visitor.page(f"/studio/batches/{mixed}?upstream=nobody")) == []
+
+
+def test_chart_of_a_batch_that_ended_is_drawn_from_its_results(visitor: Visitor, mixed: str):
+    drawn = visitor.http.get(f"/studio/batches/{mixed}/throughput").json()
+
+    assert len(drawn["times"]) == len(drawn["done"]) == len(drawn["p50"]) > 1
+    assert drawn["summary"].startswith("At most")
+    assert "data-once" in visitor.page(f"/studio/batches/{mixed}")

@@ -182,3 +182,21 @@ def test_page_of_a_batch_that_ended_is_loaded_once(page: Page, busy: Stage):
     page.wait_for_load_state("networkidle")
 
     assert len(loaded) == 1
+
+
+def test_chart_goes_on_when_its_batch_ends(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    first, second = gates
+    busy.start("charted", said("hello", "first", "second"))
+    busy.done("charted", 1)
+    first.open()
+    busy.done("charted", 2)
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['charted']}")
+    drawn = page.get_by_role("img", name="Requests a second")
+    expect(drawn).to_have_count(1)
+
+    second.open()
+
+    expect(page.locator("#batch-state")).to_contain_text("3 succeeded")
+    expect(page.locator("#throughput[data-once] [data-summary]")).to_contain_text("At most")
+    expect(drawn).to_have_count(1)
+    expect(page.get_by_role("img", name="Seconds for an answer")).to_have_count(1)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 NAME = "NAME"
+ANSWERS = "answers"
 _NAMED_AT_ONCE = 5
 _WHO = (
     "Asks the running service, with an admin key (`overnight keys create --admin` makes one). Where the service asks "
@@ -177,7 +178,7 @@ def upstreams() -> None:
         "overnight upstreams list --json=id,state,in_flight,limit",
     ),
     details="Requests in flight stand before the limit that the service has found out. Times and shares are of the "
-    f"last five minutes.\n\n{_WHO}",
+    f"last five minutes; in a pipe, times are milliseconds.\n\n{_WHO}",
 )
 @pass_session
 @_operating
@@ -267,5 +268,6 @@ def _some(names: Sequence[str]) -> str:
 
 def _left_without(known: Sequence[Upstream], paused: Upstream) -> list[str]:
     """Name the models that nobody serves while this one is paused."""
-    served = {model for each in known if each.id != paused.id and not each.paused for model in each.models}
+    others = (each for each in known if each.id != paused.id and each.state == ANSWERS)
+    served = {model for each in others for model in each.models}
     return [model for model in paused.models if model not in served]

@@ -8,7 +8,7 @@ import pytest
 
 from overnight.domain.deployment import Deployment, UpstreamName
 from overnight.domain.errors import NotFound
-from overnight.ports.upstream import Asked, Known, UpstreamHealth, UpstreamState
+from overnight.ports.upstream import Asked, HealthState, Known, UpstreamHealth
 from overnight.services.meters import Activity, Meter
 from overnight.services.upstreams import UpstreamService
 
@@ -86,9 +86,9 @@ def test_a_pause_is_seen_and_ends() -> None:
     others = [each.state for each in upstreams.health()]
     ended = [each("one").health.state for each in (upstreams.resume, upstreams.resume)]
 
-    assert states == [UpstreamState.PAUSED] * 2
-    assert others == [UpstreamState.PAUSED, UpstreamState.ANSWERS]
-    assert ended == [UpstreamState.ANSWERS] * 2
+    assert states == [HealthState.PAUSED] * 2
+    assert others == [HealthState.PAUSED, HealthState.ANSWERS]
+    assert ended == [HealthState.ANSWERS] * 2
 
 
 def test_a_pause_is_told_before_a_problem() -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from overnight.api.context import OPERATES, reply
 from overnight.domain.errors import Forbidden
-from overnight.ports.upstream import UpstreamState
+from overnight.ports.upstream import HealthState
 
 if TYPE_CHECKING:
     from overnight.ports.upstream import Asked
@@ -73,7 +73,7 @@ class UpstreamObject(BaseModel):
     id: str
     object: Literal["upstream"] = "upstream"
     url: str
-    state: UpstreamState = Field(
+    state: HealthState = Field(
         description="`answers`; `left_alone`, with the `problem`; or `paused`, whatever else there is."
     )
     problem: str | None = Field(description="Why it does not answer or is left alone; null if all is well.")

@@ -38,7 +38,7 @@ class Deployments(Protocol):
         """Give what is known now, without asking anybody."""
 
 
-class UpstreamState(StrEnum):
+class HealthState(StrEnum):
     """How an upstream does, in a word; a pause is told before anything else."""
 
     ANSWERS = "answers"
@@ -60,11 +60,11 @@ class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
     @property
-    def state(self) -> UpstreamState:
+    def state(self) -> HealthState:
         """Say it in a word."""
         if self.paused:
-            return UpstreamState.PAUSED
-        return UpstreamState.ANSWERS if self.problem is None else UpstreamState.LEFT_ALONE
+            return HealthState.PAUSED
+        return HealthState.ANSWERS if self.problem is None else HealthState.LEFT_ALONE
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 from overnight import human
 from overnight.domain.cap import Measure, describe
 from overnight.domain.price import money
-from overnight.ports.upstream import UpstreamHealth, UpstreamState
+from overnight.ports.upstream import HealthState, UpstreamHealth
 from overnight.studio.excerpt import visible
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ SPANS = (("1h", "1 h"), ("24h", "24 h"), ("7d", "7 days"))
 _NEARLY = 80
 # The word, its tone, and a sign for those who do not see colours.
 _STATES = {
-    UpstreamState.PAUSED: ("Paused", "neutral", "○"),
-    UpstreamState.ANSWERS: ("Answers", "success", "✓"),
-    UpstreamState.LEFT_ALONE: ("Left alone", "danger", "✕"),
+    HealthState.PAUSED: ("Paused", "neutral", "○"),
+    HealthState.ANSWERS: ("Answers", "success", "✓"),
+    HealthState.LEFT_ALONE: ("Left alone", "danger", "✕"),
 }
 
 

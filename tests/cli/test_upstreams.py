@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Cli, Outcome, plain, request, wait_until
-from tests.support.service import Service
+from tests.cli.conftest import Cli, Outcome, plain, request
+from tests.support.service import Service, log_shown
 
 from overnight.bootstrap.keys import with_keys
 from overnight.cli import upstreams
 from overnight.cli.doctor import paused
 from overnight.cli.failures import CliError
+from overnight.cli.table import Heading, lay_out
 from overnight.client import AttemptCounts, Client, NotFound, Readiness, ReadyUpstream, RecentFigures, Upstream
 from overnight.config import Settings
 from overnight.domain.key import Scope
 from overnight.services.keys import NewKey
-from overnight.testing.upstream import Gate, ScriptedUpstream, by_text, held
+from overnight.testing.upstream import Gate, ScriptedUpstream, held
+
+AWAY = "127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def operated(model: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with keys and two upstreams, one of which is not there."""
+    folder = tmp_path_factory.mktemp("operated")
+    with Service(folder, upstreams=[model.url, f"http://{AWAY}/v1"]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def keys(operated: Service) -> Mapping[Scope, str]:
+    """A key of each kind, made as `overnight keys create` does."""
+    settings = Settings(data_dir=operated.data_dir)
+
+    def make(scope: Scope) -> str:
+        return with_keys(settings, lambda service: service.create(NewKey(scopes=(scope,))), new=True).secret
+
+    return {scope: make(scope) for scope in (Scope.SUBMIT, Scope.ADMIN)}
 
 
 @pytest.fixture
-def name(shared_service: Service, shared_upstream: ScriptedUpstream) -> Iterator[str]:
-    """The one upstream of the service, called by host and port; no test leaves it paused."""
-    name = f"127.0.0.1:{shared_upstream.port}"
-    yield name
-    with Client(f"{shared_service.url}/v1") as client:
-        client.upstreams.resume(name)
+def operator(bare: Cli, operated: Service, keys: Mapping[Scope, str]) -> Iterator[Cli]:
+    """The command line of whoever has the admin key."""
+    bare.environment.update({"OVERNIGHT_URL": f"{operated.url}/v1", "OVERNIGHT_API_KEY": keys[Scope.ADMIN]})
+    with log_shown(operated):
+        yield bare
+
+
+@pytest.fixture
+def name(model: ScriptedUpstream) -> str:
+    """The upstream that answers, called by host and port."""
+    return f"127.0.0.1:{model.port}"
 
 
 def test_an_upstream_is_paused_and_resumed(
-    cli: Cli, name: str, upstream: ScriptedUpstream, write: Callable[..., Path]
+    operator: Cli, keys: Mapping[Scope, str], name: str, model: ScriptedUpstream, write: Callable[..., Path]
 ) -> None:
     """What is in flight ends, the rest waits, and the command says how long this lasts."""
     gate = Gate()
-    upstream.script = by_text({"held": held(gate)})
-    write(request("held", "held"))
-    batch = cli("batches", "create", "prompts.jsonl", "-q").stdout.strip()
-    wait_until(lambda: any(b"held" in each.body for each in upstream.asked))
-    stopped = cli("upstreams", "pause", name)
-    doctor = cli("doctor", "--upstream", upstream.url)
+    model.script = held(gate)
+    user = {"OVERNIGHT_API_KEY": keys[Scope.SUBMIT]}
+    write(request("a"))
+    batch = operator("batches", "create", "prompts.jsonl", "-q", **user).stdout.strip()
+    model.wait_for(1)
+    stopped = operator("upstreams", "pause", name)
+    doctor = operator("doctor", "--upstream", model.url, **user)
     gate.open()
-    ended = cli("batches", "wait", batch)
-    late = cli("batches", "create", "prompts.jsonl", "-q").stdout.strip()
-    waiting = cli("batches", "get", late, "--json=status")
-    started = cli("upstreams", "resume", name)
-    again = cli("upstreams", "resume", name)
+    ended = operator("batches", "wait", batch, **user)
+    late = operator("batches", "create", "prompts.jsonl", "-q", **user).stdout.strip()
+    started = operator("upstreams", "resume", name)
+    again = operator("upstreams", "resume", name)
 
     assert (stopped.code, stopped.stdout.split("\t")[:2]) == (0, [name, "paused"])
     assert stopped.stderr == (
@@ -54,56 +87,43 @@ def test_an_upstream_is_paused_and_resumed(
     )
     assert f"upstream {name}\tnote\tpaused: it is sent nothing\n" in doctor.stdout
     assert (doctor.code, ended.code) == (0, 0)
-    assert waiting.json[0]["status"] in {"validating", "in_progress"}
     assert (started.stdout.split("\t")[1], started.stderr) == ("answers", f"requests go to {name} again\n")
     assert again.stderr == f"{name} was not paused\n"
-    assert cli("batches", "wait", late).code == 0
+    assert operator("batches", "wait", late, **user).code == 0
 
 
-def test_upstreams_are_listed_within_80_columns(cli: Cli, name: str) -> None:
+def test_upstreams_are_listed(operator: Cli, name: str) -> None:
     """Plain in a pipe, a table on a terminal, the whole object as JSON."""
-    alone = cli("upstreams")
-    listed = cli("upstreams", "list")
-    shown = plain(cli.on_terminal("upstreams", "list")[0])
-    one = plain(cli.on_terminal("upstreams", "get", name)[0])
-    chosen = cli("upstreams", "list", "--json=id,state,models")
+    alone = operator("upstreams")
+    listed = operator("upstreams", "list")
+    shown = plain(operator.on_terminal("upstreams", "list")[0]).splitlines()
+    one = plain(operator.on_terminal("upstreams", "get", name)[0]).splitlines()
+    chosen = operator("upstreams", "list", "--json=id,state,models")
 
-    assert [row.split("\t")[:2] for row in (alone.stdout, listed.stdout)] == [[name, "answers"]] * 2
-    assert shown.splitlines()[0].split() == ["name", "state", "in", "flight", "p50", "p95", "succeeded", "problem"]
-    assert max(len(line) for line in shown.splitlines()) <= 80
-    assert [line.split()[0] for line in one.splitlines()[:4]] == ["name", "state", "url", "models"]
-    assert chosen.json == [{"id": name, "state": "answers", "models": ["test-model"]}]
-    assert cli("upstreams", "list", "-q").stdout == f"{name}\n"
+    assert [line.split("\t")[:2] for line in listed.stdout.splitlines()] == [[name, "answers"], [AWAY, "left_alone"]]
+    assert alone.stdout.count("\n") == 2
+    assert shown[0].split() == ["name", "state", "in", "flight", "p50", "p95", "ok", "problem"]
+    assert [line.split()[0] for line in one[:4]] == ["name", "state", "url", "models"]
+    assert chosen.json[0] == {"id": name, "state": "answers", "models": ["test-model"]}
+    assert operator("upstreams", "list", "-q").stdout == f"{name}\n{AWAY}\n"
 
 
-def test_a_test_says_what_came_of_it(cli: Cli, name: str) -> None:
+def test_a_test_says_what_came_of_it(operator: Cli, name: str) -> None:
     """A script hears it by the exit code."""
-    well = cli("upstreams", "test", name)
-    as_json = cli("upstreams", "test", name, "--json=id,answered,problem")
+    well = operator("upstreams", "test", name)
+    silent = operator("upstreams", "test", AWAY)
+    as_json = operator("upstreams", "test", AWAY, "--json=id,answered,problem")
 
     assert (well.code, well.stdout.split("\t")[:2], well.stdout.split("\t")[3]) == (0, [name, "ok"], "test-model")
-    assert as_json.json == [{"id": name, "answered": True, "problem": None}]
+    assert (silent.code, silent.stdout.split("\t")[:2]) == (5, [AWAY, "none"])
+    assert as_json.json == [{"id": AWAY, "answered": False, "problem": "connection refused"}]
 
 
-def a_key(data_dir: Path, scope: Scope) -> str:
-    """Make a key as `overnight keys create` does."""
-    new = NewKey(scopes=(scope,))
-    return with_keys(Settings(data_dir=data_dir), lambda keys: keys.create(new), new=True).secret
+def test_a_wrong_name_and_a_wrong_key_are_told_apart(operator: Cli, keys: Mapping[Scope, str]) -> None:
+    """Each with what to do about it."""
+    wrong = operator("upstreams", "pause", "127.0.0.2:9")
+    refused = operator("upstreams", "list", OVERNIGHT_API_KEY=keys[Scope.SUBMIT])
 
-
-def test_with_keys_an_admin_key_is_asked_for(bare: Cli, tmp_path: Path) -> None:
-    """Its one upstream is away: a test ends with 5, and pausing it tells of no model that waits."""
-    admin, user = (a_key(tmp_path / "data", scope) for scope in (Scope.ADMIN, Scope.SUBMIT))
-    with Service(tmp_path, upstreams=["http://127.0.0.1:9/v1"]) as service:
-        bare.environment.update({"OVERNIGHT_URL": f"{service.url}/v1", "OVERNIGHT_API_KEY": admin})
-        silent = bare("upstreams", "test", "127.0.0.1:9")
-        stopped = bare("upstreams", "pause", "127")
-        wrong = bare("upstreams", "pause", "127.0.0.2:9")
-        refused = bare("upstreams", "list", OVERNIGHT_API_KEY=user)
-
-    assert (silent.code, silent.stdout.split("\t")[:2]) == (5, ["127.0.0.1:9", "none"])
-    assert silent.stdout.endswith("\t\tconnection refused\n")
-    assert stopped.stderr == "nothing more is sent to 127.0.0.1:9, until it is resumed or the service restarts\n"
     assert wrong == Outcome(
         stdout="",
         stderr="error: no upstream is called `127.0.0.2:9`\n\nhint: did you mean `127.0.0.1:9`?\n",
@@ -117,26 +137,26 @@ def test_with_keys_an_admin_key_is_asked_for(bare: Cli, tmp_path: Path) -> None:
     )
 
 
-def test_the_client_has_the_calls(shared_service: Service, name: str) -> None:
+def test_a_server_without_such_a_call_is_told(operator: Cli, operated: Service) -> None:
+    """Below another prefix there is nothing."""
+    operator.environment["OVERNIGHT_URL"] = f"{operated.url}/nowhere"
+    found = operator("upstreams", "list")
+
+    assert found.code == 1
+    assert "tells nothing of its upstreams (404)" in found.stderr
+
+
+def test_the_client_has_the_calls(operated: Service, keys: Mapping[Scope, str], name: str) -> None:
     """A name goes as one piece of the path, whatever is in it."""
-    with Client(f"{shared_service.url}/v1") as client:
+    with Client(f"{operated.url}/v1", keys[Scope.ADMIN]) as client:
         states = [client.upstreams.pause(name).state, client.upstreams.resume(name).state]
         tested = client.upstreams.test(name)
-        with pytest.raises(NotFound, match="'a/b c\\?'"):
+        with pytest.raises(NotFound, match=r"'a/b c\?'"):
             client.upstreams.get("a/b c?")
 
         assert states == ["paused", "answers"]
         assert (tested.id, tested.answered, tested.models) == (name, True, ["test-model"])
-        assert client.upstreams.get(name).id == client.upstreams.list()[0].id == name
-
-
-def test_a_server_without_such_a_call_is_told_from_a_wrong_name(cli: Cli) -> None:
-    """Below another prefix there is nothing."""
-    cli.environment["OVERNIGHT_URL"] += "/elsewhere"
-    found = cli("upstreams", "list")
-
-    assert found.code == 1
-    assert "tells nothing of its upstreams (404)" in found.stderr
+        assert [client.upstreams.get(each.id).id for each in client.upstreams.list()] == [name, AWAY]
 
 
 def known(*names: str) -> list[Upstream]:
@@ -174,6 +194,26 @@ def test_what_nobody_else_serves_waits() -> None:
     assert upstreams._left_without([first, second, paused_one], paused_one) == ["n"]  # noqa: SLF001
     assert upstreams._left_without([idle, first, paused_one], paused_one) == ["n"]  # noqa: SLF001
     assert upstreams._left_without([first, second], first) == []  # noqa: SLF001
+
+
+def test_a_list_of_upstreams_needs_no_more_than_80_columns() -> None:
+    """Also with the names of hosts, and with whole sentences as problems."""
+    attempts = AttemptCounts(total=1000, succeeded=975)
+    busy = Upstream(
+        id="gpu-07.cluster.local:8000",
+        state="left_alone",
+        problem="The upstream answers with status 503.",
+        in_flight=128,
+        limit=512,
+        recent=RecentFigures(attempts=attempts, p50_ms=320, p95_ms=12_000),
+    )
+    headings = [Heading(each.name, right=each.right, wraps=each.wraps) for each in upstreams.UPSTREAMS.columns]
+    lines = lay_out(headings, [[each.on_terminal(busy) for each in upstreams.UPSTREAMS.columns]], 80)
+
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[0] == busy.id
+    assert "320 ms" in lines[1]
+    assert "97.5 %" in lines[1]
 
 
 def test_attempts_are_told_in_words() -> None:

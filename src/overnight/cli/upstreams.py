@@ -99,7 +99,7 @@ UPSTREAMS: Shape[Upstream] = Shape(
         Column("in flight", _in_flight, right=True),
         Column("p50", lambda each: _exact(each.recent.p50_ms), lambda each: _took(each.recent.p50_ms), right=True),
         Column("p95", lambda each: _exact(each.recent.p95_ms), lambda each: _took(each.recent.p95_ms), right=True),
-        Column("succeeded", _succeeded, _succeeded_pleasant, right=True),
+        Column("ok", _succeeded, _succeeded_pleasant, right=True),
         Column("problem", lambda each: each.problem or "", wraps=True),
     ),
     lambda each: each.raw,
@@ -177,8 +177,8 @@ def upstreams() -> None:
         "overnight upstreams list --json",
         "overnight upstreams list --json=id,state,in_flight,limit",
     ),
-    details="Requests in flight stand before the limit that the service has found out. Times and shares are of the "
-    f"last five minutes; in a pipe, times are milliseconds.\n\n{_WHO}",
+    details="Requests in flight stand before the limit that the service has found out. The times of answers, and how "
+    f"many attempts were `ok`, are of the last five minutes; in a pipe, times are milliseconds.\n\n{_WHO}",
 )
 @pass_session
 @_operating

@@ -71,24 +71,21 @@ class UpstreamService:
         Raises:
             NotFound: there is no such upstream; the message names those that there are.
         """
-        reports = self.reports()
-        for found in reports:
-            if found.health.name == name:
-                return found
-        raise NotFound(_not_found(name, [each.health.name for each in reports]), param="upstream")
+        self._require(name)
+        return next(each for each in self.reports() if each.health.name == name)
 
     def pause(self, name: str) -> UpstreamReport:
         """Send nothing more to an upstream until ``resume`` or a restart; what is in flight ends. Raises ``NotFound``.
 
         Pausing again changes nothing.
         """
-        self.report(name)
+        self._require(name)
         self._switches.pause(name)
         return self.report(name)
 
     def resume(self, name: str) -> UpstreamReport:
         """Send requests to an upstream again, also to one that was not paused. Raises ``NotFound``."""
-        self.report(name)
+        self._require(name)
         self._switches.resume(name)
         return self.report(name)
 
@@ -97,8 +94,13 @@ class UpstreamService:
 
         A pause does not keep it from being asked: that is how one sees that it is back.
         """
-        self.report(name)
+        self._require(name)
         return await self._listing.ask(name)
+
+    def _require(self, name: str) -> None:
+        known = [each.name for each in self._listing.health()]
+        if name not in known:
+            raise NotFound(_not_found(name, known), param="upstream")
 
 
 def _not_found(name: str, known: Sequence[str]) -> str:

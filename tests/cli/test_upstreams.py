@@ -173,6 +173,7 @@ def test_a_name_is_whole_or_a_beginning_that_no_other_has(said: str, expected: s
     ("said", "message", "hint", "code"),
     [
         ("gpu", "`gpu` fits 2 upstreams", "write more of it: gpu-1, gpu-2", 2),
+        ("", "the name of the upstream is empty", "`overnight upstreams list` shows them", 2),
         ("gpo-1", "no upstream is called `gpo-1`", "did you mean `gpu-1`?", 1),
         ("x", "no upstream is called `x`", "there are gpu-1, gpu-2, small", 1),
     ],

@@ -250,6 +250,9 @@ def test(session: Session, name: str) -> ExitCode:
 
 def _find(known: Sequence[Upstream], name: str) -> Upstream:
     """Find the one that is meant, by its name or a beginning of it that no other has."""
+    if not name:
+        # Every name begins like this; it comes from a variable of a script that is not set.
+        raise CliError("the name of the upstream is empty", "`overnight upstreams list` shows them", ExitCode.USAGE)
     matching = [each for each in known if each.id == name] or [each for each in known if each.id.startswith(name)]
     if len(matching) == 1:
         return matching[0]

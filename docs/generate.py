@@ -390,7 +390,9 @@ def api_page() -> str:
         "## Query parameters and headers",
         _table(("operation", "parameter", "type", "default"), _parameter_rows(document)),
         "## The admin API",
-        "These need an [admin key](../guides/keys-and-resources.md#the-admin-api), which opens none of the others.",
+        _prose("""
+            These need an [admin key](../guides/keys-and-resources.md#the-admin-api), which opens none of the others.
+            Those of upstreams are also open to calls from the machine itself where no call needs a key."""),
         _table(("operation", "meaning"), _rows_of("Admin", document)),
         "## Without a key",
         _table(("operation", "meaning"), _rows_of("Health", document)),

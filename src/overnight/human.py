@@ -46,6 +46,23 @@ def span(seconds: float) -> str:
     return f"{whole // DAY} d {whole % DAY // HOUR:02d} h"
 
 
+def took(seconds: float | None) -> str:
+    """`320 ms`, `1.2 s`, `–` if nobody knows: how long an answer took, no more exactly than it is known."""
+    if seconds is None:
+        return "–"
+    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else span(seconds)
+
+
+def share(part: int, whole: int) -> str:
+    """`97.5 %`, `under 0.1 %`, `–` of nothing."""
+    if not whole:
+        return "–"
+    per_cent = 100 * part / whole
+    if 0 < per_cent < 0.1:  # noqa: PLR2004 - would be shown as 0.0
+        return "under 0.1 %"
+    return f"{per_cent:.1f} %" if per_cent % 1 else f"{per_cent:.0f} %"
+
+
 def between(low: float, high: float) -> str:
     """`about 3 min`, `2 to 4 min`: a range of seconds in one unit, no more exact than it is."""
     unit, step, word = _unit_for(high)

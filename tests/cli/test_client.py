@@ -204,7 +204,9 @@ def test_a_server_says_whether_it_is_ready(client: Client) -> None:
     """Beside the API, whatever its prefix."""
     readiness = client.ready()
 
-    assert readiness == Readiness(status="ok")
+    assert readiness is not None
+    assert (readiness.status, readiness.problem, readiness.waiting) == ("ok", None, None)
+    assert [(each.answers, each.paused) for each in readiness.upstreams] == [(True, False)]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,28 @@ def test_web_page_cannot_use_a_service_without_keys(open_service: Service, heade
     assert (reply.status, reply.json()["error"]["code"]) == (403, "forbidden")
 
 
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"}])
+def test_web_page_cannot_pause_an_upstream_of_a_service_without_keys(open_service: Service, headers: dict[str, str]):
+    name = Http(open_service.url).get("/admin/upstreams").json()["data"][0]["id"]
+    reply = Http(open_service.url, headers).post(f"/admin/upstreams/{name}/pause")
+
+    assert (reply.status, reply.json()["error"]["code"]) == (403, "forbidden")
+    assert Http(open_service.url).get(f"/admin/upstreams/{name}").json()["paused"] is False
+
+
+@pytest.mark.parametrize("headers", [{}, {"origin": "http://localhost:3000"}], ids=["program", "page"])
+def test_an_upstream_of_a_service_without_keys_is_paused_from_its_machine(
+    open_service: Service, headers: dict[str, str]
+):
+    """As in its Studio; what manages keys stays closed."""
+    http = Http(open_service.url, headers)
+    name = http.get("/admin/upstreams").json()["data"][0]["id"]
+    states = [http.post(f"/admin/upstreams/{name}/{deed}").json()["state"] for deed in ("pause", "resume")]
+
+    assert states == ["paused", "answers"]
+    assert [http.get(path).status for path in ("/admin/keys", "/admin/upstreams-of-others")] == [401, 401]
+
+
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:1"])
 def test_page_of_this_machine_may_use_it(open_service: Service, origin: str):
     assert Http(open_service.url, {"origin": origin}).get("/v1/batches").status == 200

@@ -27,8 +27,9 @@ ADMIN = "Admin"
 # Its routes are those of Azure's (dated) files, uploads and batches, and stand in no document.
 ALIAS = "Azure deployments"
 WALKED: Mapping[str, Prefix] = {**TAGS, ALIAS: DEPLOYMENTS}
-# Nobody owns these: every resource sees the same models, and a custom_id means something within its batch only.
-SHARED = {"model", "deployment", "custom_id", "period", "measure"}
+# Nobody owns these: every resource sees the same models, `/ready` names the upstreams to all, and a custom_id means
+# something within its batch only.
+SHARED = {"model", "deployment", "upstream_id", "custom_id", "period", "measure"}
 CURSORS = {
     "/batches": "batch_id",
     "/files": "file_id",

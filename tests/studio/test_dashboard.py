@@ -16,7 +16,6 @@ from tests.support.http import Reply
 from tests.support.service import Service, eventually
 
 from overnight.bootstrap.studio import KeyHolders
-from overnight.dispatch.router import Activity
 from overnight.domain.accounting import Days, UsageDay
 from overnight.domain.cap import Cap, CapState, Measure, Period
 from overnight.domain.deployment import UpstreamName
@@ -25,7 +24,7 @@ from overnight.domain.quota import Basis, Limit, OverQuota
 from overnight.domain.usage import Usage
 from overnight.ports.upstream import UpstreamHealth
 from overnight.services.keys import Authenticator
-from overnight.services.meters import Figures, Tally
+from overnight.services.meters import Activity, Figures, Tally
 from overnight.services.quotas import QuotaState
 from overnight.services.traffic import Points
 from overnight.services.usage import PricedDay, UsageReport

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from overnight import __version__
 from overnight.api import errors
 from overnight.api.admin import admin_routes
+from overnight.api.admin_upstreams import upstream_routes
 from overnight.api.batches import batch_routes
 from overnight.api.context import PREFIXES, Context, Services
 from overnight.api.files import file_routes
@@ -61,6 +62,7 @@ def make_app(
         _mount(app, Context(services=services, prefix=prefix, limits=limits[prefix.flavour]))
     app.include_router(health_routes(services, problem))
     app.include_router(admin_routes(services), prefix="/admin", tags=["Admin"])
+    app.include_router(upstream_routes(services.upstreams), prefix="/admin", tags=["Admin"])
     return app
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overnight.domain.ids import ResourceId
     from overnight.domain.limits import Limits
     from overnight.ports.troubles import Trouble
-    from overnight.ports.upstream import Deployments, UpstreamHealth
+    from overnight.ports.upstream import Deployments
     from overnight.services.batches import BatchService
     from overnight.services.check import CheckService
     from overnight.services.estimates import EstimateService
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from overnight.services.requests import RequestService
     from overnight.services.retry import RetryService
     from overnight.services.uploads import UploadService
+    from overnight.services.upstreams import UpstreamService
     from overnight.services.usage import UsageService
     from overnight.services.webhooks import WebhookService
 
@@ -39,13 +40,16 @@ RESOURCE = "overnight.resource"
 MANAGES = "overnight.manages"
 """The member of a request's scope that says that an admin calls."""
 
+OPERATES = "overnight.operates"
+"""The member of a request's scope that says that the caller may see and switch upstreams."""
+
 
 API = r"(?:/v1|/openai(?:/deployments/[^/]+)?)"
 """How a prefix of the API ends, as a regular expression: below it, `files` is no id of something else."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """The use cases behind the routes; ``health`` says how the upstreams answered last, ``troubles`` what waits."""
+    """The use cases behind the routes; ``troubles`` says what waits for the disk."""
 
     files: FileService
     uploads: UploadService
@@ -58,7 +62,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     retries: RetryService
     checks: CheckService
     deployments: Deployments
-    health: Callable[[], Sequence[UpstreamHealth]]
+    upstreams: UpstreamService
     troubles: Callable[[], Sequence[Trouble]]
     quotas: QuotaService
     quota_admin: QuotaAdmin

@@ -35,8 +35,9 @@ def health_routes(services: Services, problem: Callable[[], Awaitable[str | None
                     problem=upstream.problem,
                     in_flight=upstream.in_flight,
                     limit=upstream.limit,
+                    paused=upstream.paused,
                 )
-                for upstream in services.health()
+                for upstream in services.upstreams.health()
             ],
             waiting=_add_up(troubles),
             problem=found,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from overnight.api.context import API, MANAGES, RESOURCE
+from overnight.api.context import API, MANAGES, OPERATES, RESOURCE
 from overnight.api.errors import MOST_JSON_BYTES, BodyTooLarge, answer, below, flavour_of, too_large
 from overnight.domain import key
 from overnight.domain.errors import ServiceError
@@ -19,6 +19,7 @@ _SLASHES = re.compile(r"//+")
 _TAKES_FILES = re.compile(rf"{API}/files/?$|{API}/uploads/[^/]+/parts$")
 _KEYED = ("/v1/", "/openai/")
 _ADMIN = "/admin/"
+_OPERATED = re.compile(r"/admin/upstreams(/|$)")
 _READING = ("GET", "HEAD")
 
 # So much of a file may arrive before its key is asked for again.
@@ -60,7 +61,10 @@ class Entrance:
     async def _let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Note who calls, before anything is told of what can be called. Raises ``ServiceError``."""
         path = below(self._root_path, scope["path"])
-        if path.startswith(_ADMIN):
+        if _OPERATED.match(path):
+            await self._keys.require_operator(headers)
+            scope[OPERATES] = True
+        elif path.startswith(_ADMIN):
             await self._keys.require_admin(headers)
             scope[MANAGES] = True
         if path.startswith(_KEYED):

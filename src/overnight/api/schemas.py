@@ -380,7 +380,8 @@ class DeploymentList(BaseModel):
 class UpstreamState(BaseModel):
     """Whether an upstream answers; ``problem`` says why not, or why it is left alone.
 
-    ``limit`` is how many requests it may have in flight now, as far as the service has found out.
+    ``limit`` is how many requests it may have in flight now, as far as the service has found out. A ``paused`` one gets
+    none until it is resumed.
     """
 
     name: str
@@ -388,6 +389,7 @@ class UpstreamState(BaseModel):
     problem: str | None
     in_flight: int = 0
     limit: int = 0
+    paused: bool = False
 
 
 class Waiting(BaseModel):

@@ -25,7 +25,7 @@ from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
 from overnight.bootstrap.quotas import QuotaWiring, open_quotas
 from overnight.bootstrap.storage import Storage, open_storage
-from overnight.bootstrap.studio import Beside, KeyHolders, Machinery, Operations, make_studio
+from overnight.bootstrap.studio import Beside, KeyHolders, Operations, make_studio
 from overnight.bootstrap.upstreams import configured, open_upstreams, start_embedded
 from overnight.bootstrap.usage import usage_service
 from overnight.bootstrap.webhooks import open_webhooks
@@ -49,6 +49,7 @@ from overnight.services.retry import RetryService
 from overnight.services.traffic import Traffic
 from overnight.services.troubles import TroublesInMind
 from overnight.services.uploads import UploadService
+from overnight.services.upstreams import UpstreamService
 from overnight.studio.app import Studio
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ async def running_service(
         webhook_service, webhook_dispatcher = open_webhooks(settings, SqlWebhooks(database), clock, entropy, stack)
         services = _services(base, dispatcher, key_service, webhook_service)
         holders = KeyHolders(keys, callers, bearers=tokens is not None)
-        machinery = Machinery(base.router, base.catalogue, base.traffic)
-        studio = make_studio(services, database.problem, holders, Operations(settings, sources), machinery, settings)
+        studio = make_studio(services, database.problem, holders, Operations(settings, sources), base.traffic, settings)
         accepted = Keys(keys, callers, None if tokens is None else tokens.bearers)
         yield Service(
             app=_app(base, services, accepted, studio),
@@ -212,7 +212,7 @@ def _services(
         estimates=EstimateService(files, base.batches, blobs, base.offload, quotas.counters, base.usage.prices),
         webhooks=webhook_service,
         deployments=base.catalogue,
-        health=lambda: base.router.health(base.catalogue.health()),
+        upstreams=UpstreamService(base.catalogue, base.router),
         troubles=base.troubles.known,
         quotas=quotas.parts.service,
         quota_admin=quotas.admin,

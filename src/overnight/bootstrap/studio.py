@@ -18,7 +18,7 @@ from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.key import Scope, hash_of
 from overnight.services.rates import Running
 from overnight.studio.app import Studio
-from overnight.studio.context import Caller, Finding, Parts, Setting, Tried
+from overnight.studio.context import Caller, Finding, Parts, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,14 +26,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Send
     from starlette.types import Scope as Connection
 
-    from overnight.adapters.upstreams.catalogue import Catalogue
     from overnight.api.context import Services
     from overnight.config import Settings
-    from overnight.dispatch.router import Activity, Router
-    from overnight.domain.deployment import UpstreamName
     from overnight.domain.ids import ResourceId
     from overnight.services.keys import Authenticator
-    from overnight.services.traffic import Points, Span, Traffic
+    from overnight.services.traffic import Traffic
 
 
 class KeyHolders:
@@ -98,31 +95,6 @@ class Operations:
         return [Finding(name=each.name, ok=each.ok, detail=each.detail, remedy=each.remedy) for each in found]
 
 
-class Machinery:
-    """What is under the bonnet; keeps the promise of ``studio/context.py``."""
-
-    def __init__(self, router: Router, catalogue: Catalogue, traffic: Traffic) -> None:
-        self._router = router
-        self._catalogue = catalogue
-        self._traffic = traffic
-
-    def points(self, span: Span, resource: ResourceId | None) -> Points:
-        return self._traffic.points(span, resource)
-
-    def activity(self) -> Mapping[UpstreamName, Activity]:
-        return self._router.activity()
-
-    def pause(self, name: str) -> None:
-        self._router.pause(name)
-
-    def resume(self, name: str) -> None:
-        self._router.resume(name)
-
-    async def test(self, name: str) -> Tried:
-        asked = await self._catalogue.ask(name)
-        return Tried(call=f"GET {asked.url}", problem=asked.problem, seconds=asked.seconds, models=tuple(asked.models))
-
-
 class Beside:
     """Two applications under one address: the Studio at ``/`` and ``/studio``, the API everywhere else."""
 
@@ -145,7 +117,7 @@ def make_studio(
     problem: Callable[[], Awaitable[str | None]],
     callers: KeyHolders,
     operations: Operations,
-    machinery: Machinery,
+    traffic: Traffic,
     settings: Settings,
 ) -> Studio:
     parts = Parts(
@@ -157,12 +129,12 @@ def make_studio(
         estimates=services.estimates,
         quotas=services.quotas,
         deployments=services.deployments,
-        health=services.health,
         troubles=services.troubles,
         problem=problem,
         callers=callers,
         operations=operations,
-        machinery=machinery,
+        upstreams=services.upstreams,
+        traffic=traffic,
         usage=services.usage,
         uploads=Running(settings.rate.concurrent_uploads or None),
         neighbourhood=neighbourhood,

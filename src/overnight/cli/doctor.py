@@ -107,7 +107,15 @@ def _server(session: Session) -> list[Finding]:
         assert failure is not None  # noqa: S101 - every error of the client is explained
         return [Finding(SERVER, ok=False, detail=failure.message, remedy=failure.hint)]
     detail = f"{session.client.url} answers and offers {plural(len(models), 'model')}"
-    return [Finding(SERVER, ok=True, detail=detail), *not_ready(readiness)]
+    return [Finding(SERVER, ok=True, detail=detail), *not_ready(readiness), *paused(readiness)]
+
+
+def paused(readiness: Readiness | None) -> Iterator[Finding]:
+    """Name the upstreams that somebody paused: it is easily forgotten."""
+    for each in readiness.upstreams if readiness else ():
+        if each.paused:
+            remedy = f"`overnight upstreams resume {each.name}` ends the pause"
+            yield Finding(f"{UPSTREAM} {each.name}", ok=True, detail="paused: it is sent nothing", remedy=remedy)
 
 
 def not_ready(readiness: Readiness | None) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ COMMANDS = {
     "resources": ("overnight.cli.keys:resources", "Create, list and cap the resources that keys open"),
     "quota": ("overnight.cli.quota:quota", "Show how many tokens may still be enqueued, and set quotas"),
     "webhooks": ("overnight.cli.webhooks:webhooks", "Manage receivers that are told when a batch ends"),
+    "upstreams": ("overnight.cli.upstreams:upstreams", "See, pause, resume and test the upstreams of a service"),
     "config": ("overnight.cli.config:config", "Show the settings and where each comes from"),
     "api": ("overnight.cli.api:api", "Make any call of the API, with base URL and key filled in"),
     "completion": ("overnight.cli.completion:completion", "Print the completion script of a shell"),
@@ -38,7 +39,7 @@ PANELS = {
     "Start": ("demo", "serve", "doctor"),
     "Work": ("run", "batches", "files", "usage", "webhooks"),
     "Keys and quotas": ("keys", "resources", "quota"),
-    "More": ("config", "api", "completion", "help"),
+    "More": ("upstreams", "config", "api", "completion", "help"),
 }
 EXAMPLES = (
     "overnight demo",

@@ -4,7 +4,7 @@ It stands on its own: it imports nothing else of `overnight`, holds no global st
 whole files out of memory. The command line is its first user.
 """
 
-from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch, WebhooksApi
+from overnight.client.api import BatchesApi, Client, FilesApi, NewBatch, UpstreamsApi, WebhooksApi
 from overnight.client.errors import (
     ApiError,
     ClientError,
@@ -16,6 +16,7 @@ from overnight.client.errors import (
     Unreachable,
 )
 from overnight.client.models import (
+    AttemptCounts,
     Batch,
     BatchErrors,
     BatchProblem,
@@ -25,7 +26,11 @@ from overnight.client.models import (
     Model,
     Quota,
     Readiness,
+    ReadyUpstream,
+    RecentFigures,
     RequestCounts,
+    Upstream,
+    UpstreamTest,
     Usage,
     UsageDay,
     UsageReport,
@@ -39,6 +44,7 @@ from overnight.client.transport import Exchange, Patience
 
 __all__ = [
     "ApiError",
+    "AttemptCounts",
     "Batch",
     "BatchErrors",
     "BatchProblem",
@@ -58,10 +64,15 @@ __all__ = [
     "Patience",
     "Quota",
     "Readiness",
+    "ReadyUpstream",
+    "RecentFigures",
     "RequestCounts",
     "RetryAdvice",
     "UnexpectedAnswer",
     "Unreachable",
+    "Upstream",
+    "UpstreamTest",
+    "UpstreamsApi",
     "Usage",
     "UsageDay",
     "UsageReport",

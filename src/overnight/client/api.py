@@ -25,6 +25,8 @@ from overnight.client.models import (
     Quota,
     Readiness,
     Resource,
+    Upstream,
+    UpstreamTest,
     UsageReport,
     WebhookDelivery,
     WebhookEndpoint,
@@ -75,6 +77,7 @@ class Client:
         self.files = FilesApi(self._transport)
         self.batches = BatchesApi(self._transport)
         self.webhooks = WebhooksApi(self._transport)
+        self.upstreams = UpstreamsApi(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -266,6 +269,35 @@ class WebhooksApi:
 
     def _post(self, kind: type[R], path: str, **body: object) -> R:
         raw = self._transport.fetch(Call(method="POST", path=path, body=msgspec.json.encode(body)))
+        return _decode(self._transport, kind, raw)
+
+
+class UpstreamsApi:
+    """`/admin/upstreams`, beside the base URL: only `overnight` has it, and it asks for an admin key."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Upstream]:
+        page = _page(self._transport, Call(method="GET", path="admin/upstreams", beside=True))
+        return [_decode(self._transport, Upstream, raw) for raw in page.data]
+
+    def get(self, name: str) -> Upstream:
+        return self._call(Upstream, "GET", _segment(name))
+
+    def pause(self, name: str) -> Upstream:
+        """Nothing more is sent there, until it is resumed or the server restarts; what is in flight ends."""
+        return self._call(Upstream, "POST", f"{_segment(name)}/pause")
+
+    def resume(self, name: str) -> Upstream:
+        return self._call(Upstream, "POST", f"{_segment(name)}/resume")
+
+    def test(self, name: str) -> UpstreamTest:
+        """Have it asked for its models now; that it does not answer is no error but a `problem`."""
+        return self._call(UpstreamTest, "POST", f"{_segment(name)}/test")
+
+    def _call(self, kind: type[R], method: str, rest: str) -> R:
+        raw = self._transport.fetch(Call(method=method, path=f"admin/upstreams/{rest}", beside=True))
         return _decode(self._transport, kind, raw)
 
 

@@ -233,6 +233,53 @@ class Quota(Resource, frozen=True, kw_only=True):
     over_quota: str = ""
 
 
+class AttemptCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How attempts at an upstream ended; a request may take several."""
+
+    total: int = 0
+    succeeded: int = 0
+    status_429: int = 0
+    status_5xx: int = 0
+    other_status: int = 0
+    unanswered: int = 0
+
+
+class RecentFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How an upstream answered in the last ``seconds``; ``None``: there was no successful answer."""
+
+    seconds: float = 0.0
+    attempts: AttemptCounts = AttemptCounts()
+    p50_ms: int | None = None
+    p95_ms: int | None = None
+    input_tokens_per_second: float = 0.0
+    output_tokens_per_second: float = 0.0
+
+
+class Upstream(Resource, frozen=True, kw_only=True):
+    """An upstream of the server, by its name; ``state`` is ``answers``, ``left_alone`` or ``paused``."""
+
+    url: str = ""
+    state: str = ""
+    problem: str | None = None
+    paused: bool = False
+    left_alone_seconds: float = 0.0
+    in_flight: int = 0
+    limit: int = 0
+    models: list[str] = msgspec.field(default_factory=list)
+    recent: RecentFigures = RecentFigures()
+    since_start: AttemptCounts = AttemptCounts()
+
+
+class UpstreamTest(Resource, frozen=True, kw_only=True):
+    """What came of asking an upstream for its models; ``problem`` says why it did not answer."""
+
+    url: str = ""
+    answered: bool = False
+    problem: str | None = None
+    duration_ms: int = 0
+    models: list[str] = msgspec.field(default_factory=list)
+
+
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """Batches that the server's disk keeps from going on, since when (unix seconds), and what waits in memory."""
 
@@ -241,12 +288,22 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class ReadyUpstream(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server tells everybody of an upstream."""
+
+    name: str
+    answers: bool = True
+    problem: str | None = None
+    paused: bool = False
+
+
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the server can take and record batches; ``problem`` says why not."""
 
     status: str
     problem: str | None = None
     waiting: Waiting | None = None
+    upstreams: list[ReadyUpstream] = []
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):

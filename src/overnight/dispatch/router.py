@@ -10,6 +10,7 @@ import structlog
 
 from overnight.domain.deployment import UpstreamName
 from overnight.domain.errors import NotFound
+from overnight.services.meters import Activity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,16 +19,8 @@ if TYPE_CHECKING:
     from overnight.dispatch.work import Work
     from overnight.ports.clock import Clock
     from overnight.ports.upstream import UpstreamHealth
-    from overnight.services.meters import Figures
 
 log = structlog.get_logger()
-
-
-class Activity(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upstream does; ``left_alone`` is for how many seconds nothing is sent to it."""
-
-    figures: Figures
-    left_alone: float
 
 
 class Router:

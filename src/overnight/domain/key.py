@@ -20,7 +20,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 class Scope(StrEnum):
     """What a key may do. ``submit`` includes ``read``.
 
-    ``admin`` manages resources and keys and stands apart: whoever hands out keys needs nobody's files and batches.
+    ``admin`` manages resources and keys, operates the upstreams, and stands apart: whoever does that needs nobody's
+    files and batches.
     """
 
     READ = "read"

@@ -1,6 +1,7 @@
 """Servers that answer requests, and the names under which they are reached."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -37,6 +38,14 @@ class Deployments(Protocol):
         """Give what is known now, without asking anybody."""
 
 
+class HealthState(StrEnum):
+    """How an upstream does, in a word; a pause is told before anything else."""
+
+    ANSWERS = "answers"
+    LEFT_ALONE = "left_alone"
+    PAUSED = "paused"
+
+
 class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How an upstream does. ``problem`` says why it does not answer or is left alone; ``None`` if all is well.
 
@@ -49,3 +58,33 @@ class UpstreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     limit: int = 0
     paused: bool = False
+
+    @property
+    def state(self) -> HealthState:
+        """Say it in a word."""
+        if self.paused:
+            return HealthState.PAUSED
+        return HealthState.ANSWERS if self.problem is None else HealthState.LEFT_ALONE
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of asking an upstream for its models at ``url``: ``problem`` is ``None`` if it told them."""
+
+    url: str
+    problem: str | None
+    seconds: float
+    models: Sequence[str]
+
+
+class Listing(Deployments, Protocol):
+    """All upstreams, by what they say when they are asked for their models."""
+
+    def health(self) -> Sequence[UpstreamHealth]:
+        """Say how each upstream answered when it was last asked."""
+
+    async def ask(self, name: str) -> Asked:
+        """Ask an upstream for its models now.
+
+        Raises:
+            NotFound: there is no such upstream.
+        """

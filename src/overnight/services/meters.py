@@ -49,6 +49,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     tokens_out: float
 
 
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream does; ``left_alone`` is for how many seconds nothing is sent to it."""
+
+    figures: Figures
+    left_alone: float
+
+
 class _Window:
     __slots__ = ("counts", "minute", "times", "tokens_in", "tokens_out")
 

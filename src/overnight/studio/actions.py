@@ -187,22 +187,22 @@ class Actions:
         return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
 
     async def pause(self, request: Request) -> Response:
-        return await self._switch(request, self._parts.machinery.pause)
+        return await self._switch(request, self._parts.upstreams.pause)
 
     async def resume(self, request: Request) -> Response:
-        return await self._switch(request, self._parts.machinery.resume)
+        return await self._switch(request, self._parts.upstreams.resume)
 
-    async def _switch(self, request: Request, switch: Callable[[str], None]) -> Response:
+    async def _switch(self, request: Request, switch: Callable[[str], object]) -> Response:
         visitor, form = await self._admitted(request)
         visitor.must_operate()
         switch(_first(form, "name"))
         return RedirectResponse(f"{self._home}/upstreams", _SEE_OTHER)
 
     async def test(self, request: Request) -> Response:
-        """Ask an upstream for its models, as the service does by itself every few seconds."""
+        """Ask an upstream for its models."""
         visitor, form = await self._admitted(request)
         visitor.must_operate()
-        tried = await self._parts.machinery.test(_first(form, "name"))
+        tried = await self._parts.upstreams.test(_first(form, "name"))
         return await self._pages.upstreams_page(request, visitor, tried)
 
     async def upload(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from overnight.studio.dashboard import took
+from overnight import human
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,11 @@ def _rounded(seconds: float | None) -> float | None:
 def _in_words(found: Throughput, done: Sequence[float], failed: Sequence[float], *, runs: bool) -> str:
     if not done:
         return "Drawn as soon as there is something to see." if runs else "Nothing is known of when its requests ended."
-    answers = f" Half of the answers took up to {took(found.p50)}, 95 % up to {took(found.p95)}." if found.p50 else ""
+    answers = (
+        f" Half of the answers took up to {human.took(found.p50)}, 95 % up to {human.took(found.p95)}."
+        if found.p50
+        else ""
+    )
     if runs:
         failing = f", and {failed[-1]:,.1f} fail" if failed[-1] else ""
         return f"{done[-1]:,.1f} requests a second succeed now{failing}; at most it was {max(done):,.1f}.{answers}"

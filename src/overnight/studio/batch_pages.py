@@ -106,7 +106,7 @@ class BatchPages:
     def _target(self, batch: Batch) -> one_request.Target | None:
         name = batch.deployment or batch.model
         deployment = None if name is None else self._parts.deployments.known().find(name)
-        return one_request.target_of(deployment, self._parts.health())
+        return one_request.target_of(deployment, self._parts.upstreams.health())
 
     async def _one(self, batch: Batch, name: str, line: int | None, *, full: bool) -> RequestDetail:
         read = self._parts.requests.one

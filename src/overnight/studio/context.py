@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from overnight.dispatch.router import Activity
-    from overnight.domain.deployment import UpstreamName
     from overnight.domain.ids import ResourceId
     from overnight.ports.clock import Clock, Entropy
     from overnight.ports.troubles import Trouble
-    from overnight.ports.upstream import Deployments, UpstreamHealth
+    from overnight.ports.upstream import Deployments
     from overnight.services.batches import BatchService
     from overnight.services.check import CheckService
     from overnight.services.estimates import EstimateService
@@ -23,7 +21,8 @@ if TYPE_CHECKING:
     from overnight.services.rates import Running
     from overnight.services.requests import RequestService
     from overnight.services.retry import RetryService
-    from overnight.services.traffic import Points, Span
+    from overnight.services.traffic import Traffic
+    from overnight.services.upstreams import UpstreamService
     from overnight.services.usage import UsageService
 
 
@@ -84,34 +83,6 @@ class Operations(Protocol):
         """Look at every part, as ``overnight doctor`` does."""
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of asking an upstream for its models; ``problem`` is ``None`` if it told them."""
-
-    call: str
-    problem: str | None
-    seconds: float
-    models: tuple[str, ...]
-
-
-class Machinery(Protocol):
-    """How requests get on, and the switches of upstreams. Nothing here lasts beyond a restart."""
-
-    def points(self, span: Span, resource: ResourceId | None) -> Points:
-        """Tell how many requests ended in a span, of one resource or of all."""
-
-    def activity(self) -> Mapping[UpstreamName, Activity]:
-        """Tell how each upstream answers."""
-
-    def pause(self, name: str) -> None:
-        """Send nothing more to an upstream. Raises ``NotFound``."""
-
-    def resume(self, name: str) -> None:
-        """Send requests to an upstream again. Raises ``NotFound``."""
-
-    async def test(self, name: str) -> Tried:
-        """Ask an upstream for its models now. Raises ``NotFound``."""
-
-
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the Studio is made of. ``root`` is the path prefix that a gateway in front strips off.
 
@@ -127,12 +98,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     estimates: EstimateService
     quotas: QuotaService
     deployments: Deployments
-    health: Callable[[], Sequence[UpstreamHealth]]
     troubles: Callable[[], Sequence[Trouble]]
     problem: Callable[[], Awaitable[str | None]]
     callers: Callers
     operations: Operations
-    machinery: Machinery
+    upstreams: UpstreamService
+    traffic: Traffic
     usage: UsageService
     uploads: Running
     neighbourhood: Callable[[str], str]

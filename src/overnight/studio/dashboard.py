@@ -9,19 +9,25 @@ import msgspec
 from overnight import human
 from overnight.domain.cap import Measure, describe
 from overnight.domain.price import money
+from overnight.ports.upstream import HealthState, UpstreamHealth
 from overnight.studio.excerpt import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from overnight.dispatch.router import Activity
-    from overnight.ports.upstream import UpstreamHealth
+    from overnight.services.meters import Activity
     from overnight.services.quotas import QuotaState
     from overnight.services.traffic import Points
     from overnight.services.usage import PricedDay, UsageReport
 
 SPANS = (("1h", "1 h"), ("24h", "24 h"), ("7d", "7 days"))
 _NEARLY = 80
+# The word, its tone, and a sign for those who do not see colours.
+_STATES = {
+    HealthState.PAUSED: ("Paused", "neutral", "○"),
+    HealthState.ANSWERS: ("Answers", "success", "✓"),
+    HealthState.LEFT_ALONE: ("Left alone", "danger", "✕"),
+}
 
 
 class Chart(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +133,7 @@ def upstream_row(
     may_operate: bool,
 ) -> UpstreamRow:
     """Show an upstream; where it is, is for operators."""
-    word, tone, icon = _state(health)
+    word, tone, icon = _STATES[health.state]
     row = UpstreamRow(
         id=f"upstream-{number}",
         name=health.name,
@@ -145,23 +151,17 @@ def upstream_row(
     return row if activity is None else _with_figures(row, activity)
 
 
-def _state(health: UpstreamHealth) -> tuple[str, str, str]:
-    if health.paused:
-        return "Paused", "neutral", "○"
-    return ("Answers", "success", "✓") if health.problem is None else ("Left alone", "danger", "✕")
-
-
 def _with_figures(row: UpstreamRow, activity: Activity) -> UpstreamRow:
     figures, recent, start = activity.figures, activity.figures.recent, activity.figures.since_start
-    p50, p95 = took(figures.p50), took(figures.p95)
+    p50, p95 = human.took(figures.p50), human.took(figures.p95)
     numbers = [
         ("p50", p50),
         ("p95", p95),
-        ("Succeeded", _share(recent.succeeded, recent.total)),
-        ("Refused (429)", _share(recent.refused, recent.total)),
-        ("Errors (5xx)", _share(recent.broken, recent.total)),
-        ("Other errors", _share(recent.rejected, recent.total)),
-        ("Not answered", _share(recent.unanswered, recent.total)),
+        ("Succeeded", human.share(recent.succeeded, recent.total)),
+        ("Refused (429)", human.share(recent.refused, recent.total)),
+        ("Errors (5xx)", human.share(recent.broken, recent.total)),
+        ("Other errors", human.share(recent.rejected, recent.total)),
+        ("Not answered", human.share(recent.unanswered, recent.total)),
         ("Tokens in", f"{figures.tokens_in:,.0f}/s"),
         ("Tokens out", f"{figures.tokens_out:,.0f}/s"),
     ]
@@ -172,24 +172,10 @@ def _with_figures(row: UpstreamRow, activity: Activity) -> UpstreamRow:
         row,
         p50=p50,
         p95=p95,
-        errors=_share(recent.total - recent.succeeded, recent.total),
+        errors=human.share(recent.total - recent.succeeded, recent.total),
         numbers=tuple(numbers),
         since_start=f"{start.succeeded:,} succeeded and {failed:,} failed" if start.total else "nothing was sent yet",
     )
-
-
-def took(seconds: float | None) -> str:
-    """Say how long an answer took, no more exactly than it is known."""
-    if seconds is None:
-        return "–"
-    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else human.span(seconds)
-
-
-def _share(part: int, whole: int) -> str:
-    if not whole:
-        return "–"
-    share = 100 * part / whole
-    return "under 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %" if share % 1 else f"{share:.0f} %"  # noqa: PLR2004
 
 
 def allowance(quotas: Sequence[QuotaState], report: UsageReport) -> Allowance:

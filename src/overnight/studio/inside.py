@@ -11,7 +11,6 @@ from overnight import human
 from overnight.domain.places import State
 from overnight.services.retry import Which
 from overnight.services.sheets import RequestQuery
-from overnight.studio.dashboard import took
 from overnight.studio.excerpt import offset_of, visible
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def row_of(row: RequestRow, home: str) -> Row:
         tokens_in=f"{row.input_tokens:,}" if row.input_tokens else "",
         tokens_out=f"{row.output_tokens:,}" if row.output_tokens else "",
         upstream=visible(row.upstream or ""),
-        took="" if row.seconds is None else took(row.seconds),
+        took="" if row.seconds is None else human.took(row.seconds),
         attempts=human.plural(row.attempts, "attempt") if row.attempts > 1 else "",
     )
 

@@ -178,21 +178,9 @@ class Looking:
 
     def upstreams(self, *, may_operate: bool) -> tuple[UpstreamRow, ...]:
         """Give all upstreams; where they are is for operators."""
-        deployments = self._parts.deployments.known().deployments
-        served: dict[str, list[str]] = {}
-        for deployment in deployments:
-            for name in deployment.upstreams:
-                served.setdefault(name, []).append(deployment.name)
-        activity = self._parts.machinery.activity()
         return tuple(
-            dashboard.upstream_row(
-                number,
-                health,
-                tuple(served.get(health.name, ())),
-                activity.get(health.name),
-                may_operate=may_operate,
-            )
-            for number, health in enumerate(self._parts.health())
+            dashboard.upstream_row(number, each.health, each.models, each.activity, may_operate=may_operate)
+            for number, each in enumerate(self._parts.upstreams.reports())
         )
 
     async def allowance(self, resource: ResourceId) -> Allowance:
@@ -217,7 +205,7 @@ class Looking:
         deployment = None if name is None else self._parts.deployments.known().find(name)
         if deployment is None:
             return f"No upstream serves {name} now" if name else None
-        health = {state.name: state for state in self._parts.health()}
+        health = {state.name: state for state in self._parts.upstreams.health()}
         states = [health[upstream] for upstream in deployment.upstreams if upstream in health]
         problems = ["it is paused" if state.paused else state.problem for state in states]
         if problems and all(problems):

@@ -11,7 +11,6 @@ from overnight import human
 from overnight.domain.endpoints import canonical
 from overnight.domain.retry import Fault
 from overnight.studio import bubbles, inside
-from overnight.studio.dashboard import took
 from overnight.studio.excerpt import readable, steering_escaped, visible
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def _attempt(made: Attempted, after: float) -> AttemptView:
         word=_FAULTS.get(made.fault, made.fault) if made.fault else f"HTTP {made.status}",
         tone="success" if answered and not made.fault else "danger",
         icon="✓" if answered and not made.fault else "✕",
-        took=took(made.seconds),
+        took=human.took(made.seconds),
         wait=human.span(made.wait) if made.wait else "",
     )
 

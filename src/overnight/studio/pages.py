@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from overnight import human
 from overnight.domain.endpoints import ENDPOINTS
 from overnight.domain.errors import NotFound
 from overnight.domain.flavour import Flavour
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from overnight.domain.file import File
-    from overnight.studio.context import Parts, Tried
+    from overnight.ports.upstream import Asked
+    from overnight.studio.context import Parts
     from overnight.studio.looking import Looking
     from overnight.studio.session import Sessions, Visitor
     from overnight.studio.templating import Templates
@@ -114,7 +116,7 @@ class Pages:
     async def traffic(self, request: Request) -> Response:
         caller = (await self._sessions.visitor(request)).caller
         # What others have done is for whoever runs the service.
-        points = self._parts.machinery.points(_span(request), None if caller.may_operate else caller.resource)
+        points = self._parts.traffic.points(_span(request), None if caller.may_operate else caller.resource)
         chart = dashboard.chart(points, self._parts.clock.now())
         return Response(msgspec.json.encode(chart), media_type="application/json")
 
@@ -282,11 +284,11 @@ class Pages:
     async def upstreams(self, request: Request) -> Response:
         return await self.upstreams_page(request, await self._sessions.visitor(request))
 
-    async def upstreams_page(self, request: Request, visitor: Visitor, tried: Tried | None = None) -> Response:
+    async def upstreams_page(self, request: Request, visitor: Visitor, tried: Asked | None = None) -> Response:
         """Show the upstreams, and what came of asking one of them."""
         rows = self._looking.upstreams(may_operate=visitor.caller.may_operate)
         shell = shell_for(visitor, "Upstreams", "upstreams", "upstreams")
-        operator, took = visitor.caller.may_operate, dashboard.took(tried.seconds if tried else None)
+        operator, took = visitor.caller.may_operate, human.took(tried.seconds if tried else None)
         return await self.frame.page(
             request, "upstreams.html", shell, rows=rows, operator=operator, tried=tried, took=took
         )

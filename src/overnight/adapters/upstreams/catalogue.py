@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
 import structlog
 
 from overnight.adapters.upstreams.http import UpstreamProblem
 from overnight.domain.deployment import Deployment, UpstreamName
 from overnight.domain.errors import NotFound
-from overnight.ports.upstream import Known, UpstreamHealth
+from overnight.ports.upstream import Asked, Known, UpstreamHealth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,15 +35,6 @@ class ModelSource(Protocol):
 
     async def models(self) -> list[str]:
         """Ask which models there are. Raises ``UpstreamProblem``."""
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of asking an upstream for its models: ``problem`` is ``None`` if it told them."""
-
-    url: str
-    problem: str | None
-    seconds: float
-    models: Sequence[str]
 
 
 class Catalogue:

@@ -30,7 +30,7 @@ from overnight.services.retry import NewRetry, Which
 from overnight.studio import recipes
 from overnight.studio.bulk import Bulk
 from overnight.studio.pages import Shell
-from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, check_origin, check_token, set_cookie
+from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, ONCE_FIELD, check_origin, check_token, set_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,13 +125,15 @@ class Actions:
 
     async def retry(self, request: Request) -> Response:
         """Run requests again that had no success, as a new batch."""
-        visitor, _ = await self._admitted(request)
+        visitor, form = await self._admitted(request)
         visitor.must_submit()
         text = request.query_params.get("which", "")
         if text not in list(Which):
             raise InvalidRequest("Say which requests are to run again.", param="which")
-        old = BatchId(request.path_params["batch_id"])
-        batch = await self._parts.retries.retry(visitor.caller.resource, old, NewRetry(which=Which(text)))
+        old, once = BatchId(request.path_params["batch_id"]), _first(form, ONCE_FIELD)
+        # All forms of a page carry the same token.
+        new = NewRetry(which=Which(text), idempotency_key=f"{once}:{text}" if once else None)
+        batch = await self._parts.retries.retry(visitor.caller.resource, old, new)
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
 
     async def as_code(self, request: Request) -> Response:
@@ -145,14 +147,14 @@ class Actions:
         wishes = recipes.wishes_in(form)
         try:
             batch = await self._parts.batches.create(
-                visitor.caller.resource, wishes.flavour, await self._new(visitor, wishes)
+                visitor.caller.resource, wishes.flavour, await self._new(visitor, wishes, _first(form, ONCE_FIELD))
             )
         except InvalidRequest as error:
             field = (error.param or "").partition(".")[0]
             return await self._pages.new_form(request, visitor, wishes, error=error.message, field=field, status=400)
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
 
-    async def _new(self, visitor: Visitor, wishes: recipes.Wishes) -> NewBatch:
+    async def _new(self, visitor: Visitor, wishes: recipes.Wishes, once: str) -> NewBatch:
         if not wishes.file_id:
             raise InvalidRequest("Choose an input file first: upload one, or take one of those below.", param="file_id")
         try:
@@ -164,6 +166,7 @@ class Actions:
             endpoint=wishes.endpoint,
             completion_window=wishes.window,
             metadata=dict(wishes.metadata) or None,
+            idempotency_key=recipes.key_of(wishes, once),
         )
 
     async def cancel_many(self, request: Request) -> Response:

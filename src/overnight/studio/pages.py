@@ -49,6 +49,7 @@ class Shell(msgspec.Struct, frozen=True, kw_only=True):
     rail: tuple[tuple[str, str, str, str], ...] = _RAIL
     theme: str = "system"
     csrf: str = ""
+    once: str = ""
     resource: str = ""
     signed_in: bool = False
     read_only: str = ""
@@ -77,6 +78,7 @@ def shell_for(visitor: Visitor, title: str, section: str, *topics: str) -> Shell
         title=title,
         section=section,
         csrf=visitor.csrf,
+        once=visitor.once,
         resource=visitor.caller.resource,
         signed_in=visitor.signed_in,
         read_only="" if visitor.caller.may_submit else READ_ONLY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from typing import TYPE_CHECKING
@@ -39,6 +40,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     text: str
+
+
+def key_of(wishes: Wishes, once: str) -> str | None:
+    """Name the request of a form that is to be done ``once``: sent again with other wishes, it is another request."""
+    said = hashlib.sha256(msgspec.json.encode(wishes)).hexdigest()
+    return f"{once}:{said}" if once else None
 
 
 def wishes_of(batch: Batch) -> Wishes:

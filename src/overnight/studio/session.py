@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COOKIE = "overnight_session"
 CSRF_FIELD = "csrf"
+ONCE_FIELD = "once"
 CSRF_HEADER = "x-csrf-token"
 
 # In seconds: from the last request, and from the sign-in.
@@ -35,10 +36,14 @@ WRONG_KEY = "This key does not open anything here. Check that it is complete, or
 
 
 class Visitor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for a page, and the token that its forms carry; ``signed_in`` is false where no key is asked for."""
+    """Who asks for a page, and the token that its forms carry; ``signed_in`` is false where no key is asked for.
+
+    ``once`` is another for each page: a form that is sent twice, as by a double click, shall do no more than once.
+    """
 
     caller: Caller
     csrf: str
+    once: str
     signed_in: bool
 
     def must_submit(self) -> None:
@@ -78,7 +83,7 @@ class Sessions:
         host = _host(f"//{request.headers.get('host', 'localhost')}")
         caller = await self._callers.open_to(host)
         if caller is not None:
-            return Visitor(caller=caller, csrf=self.form_token, signed_in=False)
+            return Visitor(caller=caller, csrf=self.form_token, once=self._entropy.hex(), signed_in=False)
         name = request.cookies.get(COOKIE, "")
         session = self._alive(name)
         caller = None if session is None else await self._callers.recall(session.digest)
@@ -86,7 +91,7 @@ class Sessions:
             self._sessions.pop(name, None)
             raise Unauthorized("Sign in to see this page.")
         session.used = self._clock.ticks()
-        return Visitor(caller=caller, csrf=session.csrf, signed_in=True)
+        return Visitor(caller=caller, csrf=session.csrf, once=self._entropy.hex(), signed_in=True)
 
     async def sign_in(self, key: str) -> str:
         """Begin a session and give its name. Raises ``Unauthorized``, whose words never say what is wrong."""

@@ -110,7 +110,7 @@ class Pages:
                 span=_span(request),
                 whose="the whole service" if caller.may_operate else caller.resource,
             ),
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
         )
 
     async def traffic(self, request: Request) -> Response:
@@ -147,7 +147,7 @@ class Pages:
             first=first,
             newest=_query(kept | {"view": _named(view)}),
             older=_query(kept | {"view": _named(view), "after": found.after or ""}),
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
             qualifiers=filters.QUALIFIERS,
         )
 
@@ -233,7 +233,7 @@ class Pages:
             older=older,
             matching=_matching(len(rows), whole=after is None and not older) if purpose else "",
             first_page=after is None,
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
         )
 
     async def file(self, request: Request) -> Response:
@@ -325,7 +325,7 @@ class Pages:
             strips=specimens.strips(),
             allowances=specimens.allowances(),
             traffics=specimens.traffics(self._parts.root),
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
         )
 
     async def made_up_traffic(self, request: Request) -> Response:

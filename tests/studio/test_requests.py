@@ -252,3 +252,29 @@ def test_file_says_which_batches_use_it_and_is_checked_on_demand(visitor: Visito
     assert f'href="/studio/batches/{batch["id"]}"' in page
     assert "Check this file" in page
     assert "no problems" in visitor.page(f"/studio/files/{file_id}?check=1")
+
+
+def test_next_and_previous_follow_the_filter_beyond_a_page_and_end_with_it(visitor: Visitor, mixed: str):
+    home = f"/studio/batches/{mixed}"
+    first = visitor.page(f"{home}?status=succeeded&custom_id=r-")
+    last_of_page = re.findall(r'<th[^>]*><a href="([^"]+line=49[^"]*)"', first)[0].replace("&amp;", "&")
+    at_49 = visitor.page(last_of_page)
+    at_50 = visitor.page(link(at_49, "next"))
+    at_57 = visitor.page(f"{home}/requests/?line=57&status=succeeded")
+    at_59 = visitor.page(f"{home}/requests/?line=59&status=failed")
+    at_58 = visitor.page(link(at_59, "prev"))
+
+    assert '<h1 tabindex="-1"><bdi>r-50</bdi></h1>' in at_50
+    assert "line=49&amp;status=succeeded&amp;custom_id=r-" in at_50
+    assert f'href="{home}?status=succeeded&amp;custom_id=r-#requests"' in at_50
+    assert 'rel="next"' not in at_57
+    assert '<h1 tabindex="-1"><bdi>r-58</bdi></h1>' in at_58
+    assert 'rel="prev"' not in at_58
+    assert link(at_58, "next").endswith("line=59&status=failed")
+
+
+def test_without_a_filter_next_and_previous_are_those_of_the_input(visitor: Visitor, mixed: str):
+    page = visitor.page(f"/studio/batches/{mixed}/requests/r-7")
+
+    assert link(page, "prev").endswith("/requests/?line=6")
+    assert link(page, "next").endswith("/requests/?line=8")

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
-from overnight.studio import inside, one_request, pace, view_models
+from overnight.studio import following, inside, one_request, pace, view_models
 from overnight.studio.excerpt import visible
 from overnight.studio.pages import shell_for
 
@@ -90,12 +90,18 @@ class BatchPages:
         target = self._target(batch) if visitor.caller.may_operate else None
         home = self._looking.home(batch)
         one = await asyncio.to_thread(one_request.view_of, detail, batch, home, target, full=full)
+        wanted = inside.wanted_in(request.query_params)
+        if wanted.filtered:
+            one = following.view_along(one, wanted, await self._neighbours(batch, wanted, one.line), home)
         if "panel" in request.query_params:
             return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/request_panel.html", one=one))
         shell = shell_for(visitor, one.row.name, "batches")
         return await self._frame.page(
-            request, "request.html", shell, batch=view_models.name_of(batch), home=home, one=one
+            request, "request.html", shell, batch=view_models.name_of(batch), home=wanted.url(home), one=one
         )
+
+    async def _neighbours(self, batch: Batch, wanted: inside.Wanted, line: int) -> following.Neighbours:
+        return await self._parts.requests.neighbours(batch.resource, batch.id, wanted.query(), line)
 
     def _target(self, batch: Batch) -> one_request.Target | None:
         name = batch.deployment or batch.model

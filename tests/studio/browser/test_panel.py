@@ -73,6 +73,14 @@ def test_open_request_follows_the_filtered_list_is_accessible_and_fits(seen: Pag
     expect(seen.locator("#opened")).to_contain_text("context_length_exceeded")
     seen.keyboard.press("j")
     expect(seen.locator("#opened-title")).to_have_text("r-2")
+    # Its end is the end of the filter.
+    expect(seen.locator("#opened a[rel=next]")).to_have_count(0)
+    seen.reload()
+    expect(seen.locator("#opened-title")).to_have_text("r-2")
+    seen.keyboard.press("k")
+    expect(seen.locator("#opened-title")).to_have_text("r-0")
+    seen.keyboard.press("j")
+    expect(seen.locator("#opened-title")).to_have_text("r-2")
 
     assert problems(seen) == []
 

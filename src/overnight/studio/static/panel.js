@@ -1,4 +1,5 @@
-// A request beside the list that it was opened from, where there is room for it; elsewhere a link leads to its page.
+// A request beside the list, or the newest results, that it was opened from, where there is room for it; elsewhere a link
+// leads to its page.
 const panel = document.getElementById("opened");
 // The style sheet has the same width.
 const wide = matchMedia("(min-width: 75rem)");
@@ -55,7 +56,7 @@ function close() {
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-close]")) close();
-  const link = event.target.closest("#requests tbody a, #opened a[rel]");
+  const link = event.target.closest("#requests tbody a, #tail a, #opened a[rel]");
   const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
   if (!link || elsewhere || !wide.matches) return;
   event.preventDefault();

@@ -7,10 +7,10 @@ import re
 from urllib.parse import quote
 
 import pytest
-from tests.studio.conftest import Visitor
+from tests.studio.conftest import Visitor, validating
 from tests.studio.test_pages import CHAT, HOSTILE, Outline
 from tests.support.api import Api, chats, jsonl, request
-from tests.support.service import eventually
+from tests.support.service import Service, eventually
 
 from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held, huge
 
@@ -278,3 +278,22 @@ def test_without_a_filter_next_and_previous_are_those_of_the_input(visitor: Visi
 
     assert link(page, "prev").endswith("/requests/?line=6")
     assert link(page, "next").endswith("/requests/?line=8")
+
+
+def test_batch_that_is_being_validated_says_so_until_its_requests_are_there(
+    visitor: Visitor, mixed: str, open_service: Service
+):
+    home = f"/studio/batches/{mixed}"
+    with validating(open_service, mixed):
+        part = visitor.page(f"{home}/requests")
+        filtered = visitor.page(f"{home}?status=failed")
+        asked = re.findall(r'hx-get="([^"]+)" hx-trigger="every 2s"', part + filtered)
+        meanwhile = [visitor.get(path.replace("&amp;", "&")).status for path in asked]
+
+    assert "Checking the lines of the input. The requests are listed here once" in part
+    assert "No request was let in" not in part + filtered
+    assert meanwhile == [204, 204]
+    later, later_filtered = (visitor.page(path.replace("&amp;", "&")) for path in asked)
+    assert len(names(later)) == 50
+    assert names(later_filtered) == ["r-58", "r-59"]
+    assert "every 2s" not in later

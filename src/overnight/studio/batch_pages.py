@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from overnight.domain.batch import BatchStatus
 from overnight.domain.errors import InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.studio import following, inside, one_request, pace, view_models
@@ -62,9 +63,11 @@ class BatchPages:
         )
 
     async def requests(self, request: Request) -> Response:
-        """Give the list of requests alone, for a page that did not wait for it."""
+        """Give the list of requests alone, for a page that did not wait for it, or asks whether there is one by now."""
         visitor = await self._sessions.visitor(request)
         batch = await self._batch(request, visitor)
+        if batch.status == BatchStatus.VALIDATING and "validating" in request.query_params:
+            return Response(status_code=204)
         found = await self._looking.requests(batch, inside.wanted_in(request.query_params))
         return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/requests.html", requests=found))
 

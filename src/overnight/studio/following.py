@@ -1,4 +1,4 @@
-"""Following a filter from one request to the next: its links lead along what the list shows, beyond its page too."""
+"""Where a list of requests leads: along its filter from one to the next, and to the list that is not there yet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from overnight.studio.inside import request_url
+from overnight.studio import view_models
+from overnight.studio.inside import list_of, request_url
 
 if TYPE_CHECKING:
+    from overnight.domain.batch import Batch
     from overnight.studio.inside import RequestList, Row, Wanted
     from overnight.studio.one_request import RequestView
 
@@ -19,6 +21,14 @@ Neighbours = tuple[int | None, int | None]
 def list_along(found: RequestList) -> RequestList:
     """Let the links of a list say what it is filtered by."""
     return msgspec.structs.replace(found, rows=tuple(_row_along(row, found.wanted) for row in found.rows))
+
+
+def list_to_come(batch: Batch, wanted: Wanted, home: str) -> RequestList:
+    """Say why there is no list of a batch that is being validated, and where the page asks for it again."""
+    words = f"{view_models.validating(batch)}. The requests are listed here once they are let in."
+    address = wanted.url(f"{home}/requests").partition("#")[0]
+    ask_again = f"{address}{'&' if '?' in address else '?'}validating=1"
+    return msgspec.structs.replace(list_of(None, wanted, home, words), ask_again=ask_again)
 
 
 def view_along(view: RequestView, wanted: Wanted, neighbours: Neighbours, home: str) -> RequestView:

@@ -88,7 +88,10 @@ class Tab(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of requests. ``bound`` says where a search stopped, ``problem`` why there is no list at all."""
+    """A page of requests. ``bound`` says where a search stopped, ``problem`` why there is no list at all.
+
+    ``ask_again`` is where it will be, while there is none yet.
+    """
 
     wanted: Wanted
     tabs: tuple[Tab, ...]
@@ -101,6 +104,7 @@ class RequestList(msgspec.Struct, frozen=True, kw_only=True):
     before: str = ""
     after: str = ""
     problem: str = ""
+    ask_again: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

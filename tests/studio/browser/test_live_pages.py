@@ -12,7 +12,7 @@ from tests.studio.browser import states
 from tests.studio.browser.states import Stage, said
 from tests.support.watched import Troubles
 
-from overnight.testing.upstream import Gate
+from overnight.testing.upstream import Gate, answer, by_text, held
 
 AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 # htmx says on the console what it could not fetch.
@@ -51,6 +51,33 @@ def test_numbers_change_while_focus_and_open_details_stay(page: Page, busy: Stag
     expect(page.get_by_role("link", name="Download Output")).to_be_visible()
     expect(page.get_by_role("button", name="Cancel batch")).to_have_count(0)
     expect(link).to_be_focused()
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Stage]:
+    """A service where one batch at a time has room in the quota, so that the next is being validated for as long."""
+    settings = tmp_path / "limited.toml"
+    settings.write_text(
+        '[[deployments]]\nname = "test-model"\ntokenizer = "o200k"\nenqueued_tokens = 20\nover_quota = "queue"\n'
+    )
+    with states.stage(tmp_path, "--config", str(settings)) as there:
+        gate = Gate()
+        there.upstream.script = by_text({"first": held(gate), "wait": held(there.gate)}, answer())
+        yield there
+        gate.open()
+
+
+def test_page_of_a_batch_that_is_being_validated_goes_on_by_itself(page: Page, limited: Stage):
+    limited.start("first", said("hello", "wait"))
+    limited.done("first", 1)
+    limited.start("second", said("hello", "first"))
+    page.goto(f"{limited.service.url}/studio/batches/{limited.batches['second']}")
+    expect(page.locator("#requests")).to_contain_text("Waiting for room in the quota. The requests are listed here")
+    expect(page.locator("#batch-state")).to_contain_text("Validating")
+    limited.gate.open()
+
+    expect(page.locator("#request-1")).to_contain_text("r-1")
+    expect(page.locator("#batch-state")).to_contain_text("In progress")
 
 
 def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gates: tuple[Gate, Gate]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -130,12 +131,12 @@ class Studio:
         return RedirectResponse(f"{self._parts.root}/studio")
 
     async def _events(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
+        visitor = await self._sessions.visitor(request, in_use=False)
         topics = topics_of(request.query_params.get("topics", ""), visitor)
 
         async def allowed() -> bool:
             try:
-                return (await self._sessions.visitor(request)).caller == visitor.caller
+                return (await self._sessions.visitor(request, in_use=False)).caller == visitor.caller
             except errors.Unauthorized:
                 return False
             except errors.Unavailable:
@@ -147,7 +148,7 @@ class Studio:
 
     async def _once(self, request: Request) -> Response:
         """Give all parts once, for browsers whose stream has broken off."""
-        visitor = await self._sessions.visitor(request)
+        visitor = await self._sessions.visitor(request, in_use=False)
         html: list[str] = []
         for topic in topics_of(request.query_params.get("topics", ""), visitor):
             parts = await self._live.render(topic)
@@ -171,7 +172,10 @@ class Studio:
         if not isinstance(error, errors.ServiceError):
             raise error
         status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
-        return await self._error_page(request, status, title, error.message)
+        response = await self._error_page(request, status, title, error.message)
+        if isinstance(error, errors.TooManyRequests):
+            response.headers["retry-after"] = str(max(1, ceil(error.wait)))
+        return response
 
     def _to_sign_in(self, request: Request) -> Response:
         sign_in = f"{self._parts.root}/studio/sign-in"
@@ -190,7 +194,7 @@ class Studio:
 
     async def _error_page(self, request: Request, status: int, title: str, message: str) -> Response:
         try:
-            visitor = await self._sessions.visitor(request)
+            visitor = await self._sessions.visitor(request, in_use=False)
             shell = Shell(title=title, section="", csrf=visitor.csrf, signed_in=visitor.signed_in)
         except errors.ServiceError:
             shell = Shell(title=title, section="", rail=())

@@ -72,7 +72,7 @@ class BatchPages:
         return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/requests.html", requests=found))
 
     async def throughput(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
+        visitor = await self._sessions.visitor(request, in_use=False)
         batch_id = BatchId(request.path_params["batch_id"])
         await self._looking.batch(visitor.caller.resource, batch_id)
         rates = pace.rates(self._looking.paces.samples(batch_id))

@@ -114,7 +114,7 @@ class Pages:
         )
 
     async def traffic(self, request: Request) -> Response:
-        caller = (await self._sessions.visitor(request)).caller
+        caller = (await self._sessions.visitor(request, in_use=False)).caller
         # What others have done is for whoever runs the service.
         points = self._parts.machinery.points(_span(request), None if caller.may_operate else caller.resource)
         chart = dashboard.chart(points, self._parts.clock.now())

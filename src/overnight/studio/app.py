@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import ceil
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -69,8 +70,14 @@ class Studio:
         self.app: ASGIApp = _with_headers(self._make())
 
     async def keep_live(self) -> None:
-        """Keep live parts up to date until cancelled."""
+        """Prepare the pages, and keep live parts up to date until cancelled."""
+        await self.prepare()
         await self.hub.keep_live()
+
+    async def prepare(self) -> None:
+        """Compile all templates, one at a time: the service has better to do while it starts."""
+        for name in self._templates.names:
+            await asyncio.to_thread(self._templates.prepare, name)
 
     def _make(self) -> Starlette:
         pages, actions = self._pages, Actions(self._parts, self._sessions, self._pages)

@@ -94,6 +94,21 @@ def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gate
     assert row.evaluate("each => each.mine") is True
 
 
+def test_duration_goes_on_while_nothing_else_changes(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("long", said("hello", "first"))
+    busy.done("long", 1)
+    page.clock.install()
+    page.goto(f"{busy.service.url}/studio/batches")
+    # Nothing comes from the service meanwhile.
+    page.get_by_role("button", name="Live").click()
+    duration = page.locator(f"#row-{busy.batches['long']} .duration")
+    expect(duration).to_have_text(re.compile(r"^(under 1|\d+) s$"))
+    for after, shown in (("04:00", r"^4 min \d\d s$"), ("03:00:00", r"^3 h 0\d min$"), ("48:00:00", r"^2 d 03 h$")):
+        page.clock.fast_forward(after)
+        expect(duration).to_have_text(re.compile(shown))
+    gates[0].open()
+
+
 def test_ticks_stay_while_their_rows_change(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
     busy.run("ticked first", said("hello"))
     busy.start("ticked", said("hello", "first", "second"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from urllib.parse import urlencode
 
 import pytest
@@ -11,6 +14,7 @@ from tests.support.api import OPENAI, Api
 from tests.support.http import Http, Reply
 from tests.support.service import Service
 
+from overnight.adapters.sql.database import sqlite_file
 from overnight.testing.upstream import ScriptedUpstream
 
 BLUE, GREEN, NEW = "key-of-the-blue-team", "key-of-the-green-team", "key-of-somebody-new"
@@ -49,6 +53,24 @@ class Visitor:
 
     def _cookies(self) -> dict[str, str]:
         return {"cookie": self.cookie} if self.cookie else {}
+
+
+@contextmanager
+def validating(service: Service, batch_id: str) -> Iterator[None]:
+    """Have a batch look as if it were being validated: real validation is over before anybody sees it."""
+    with closing(sqlite3.connect(sqlite_file(service.data_dir))) as database:
+        query = "SELECT status, in_progress_at, completed_at, total, worker, lease_until FROM batches WHERE id = ?"
+        before = database.execute(query, (batch_id,)).fetchone()
+
+        def put(*values: object) -> None:
+            changed = "status = ?, in_progress_at = ?, completed_at = ?, total = ?, worker = ?, lease_until = ?"
+            with database:
+                database.execute(f"UPDATE batches SET {changed} WHERE id = ?", (*values, batch_id))  # noqa: S608 - ours
+
+        # As another worker has it, ours neither takes it up nor gives it back.
+        put("validating", None, None, 0, "another", time.time() + 3600)
+        yield
+        put(*before)
 
 
 def token_in(html: str) -> str:

@@ -19,8 +19,10 @@ from tests.support.service import Service, eventually
 
 from overnight.domain.errors import Conflict, NotFound, TooManyRequests
 from overnight.domain.ids import ResourceId
+from overnight.services.rates import Allowances, Running
 from overnight.studio import bulk
 from overnight.studio.deeds import Cancel, Deed, Made, Piece, Thing
+from overnight.studio.session import Visitor as Visited
 from overnight.testing.clock import ManualClock
 from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held
 
@@ -267,9 +269,11 @@ def test_looking_for_all_that_match_ends_at_a_bound(there: int, wanted: dict[str
 
 
 def doing(fake: Fake, ids: list[str]) -> bulk.Outcome:
-    parts = cast("Any", SimpleNamespace(root="", clock=fake.clock, batches=None, files=None, retries=None))
-    work = bulk.Bulk(parts, cast("Any", None), cast("Any", None))
-    return asyncio.run(work._do(cast("Deed", fake), TEAM, ids, "once"))  # noqa: SLF001 - time stands still only here
+    allowances = Allowances(None, {}, Running(None))
+    parts = SimpleNamespace(root="", clock=fake.clock, allowances=allowances, batches=None, files=None, retries=None)
+    visitor = cast("Visited", SimpleNamespace(caller=SimpleNamespace(resource=TEAM), key=b""))
+    work = bulk.Bulk(cast("Any", parts), cast("Any", None), cast("Any", None))
+    return asyncio.run(work._do(cast("Deed", fake), visitor, ids, "once"))  # noqa: SLF001 - time stands still only here
 
 
 def test_deed_that_takes_long_stops_and_can_go_on():

@@ -126,4 +126,3 @@ def test_recipes_quote_what_a_shell_would_run():
     assert "\\u202e" in texts["curl"]
     assert "\u202e" not in texts["Python, OpenAI"]
     compile(texts["Python, OpenAI"], "openai", "exec")
-    compile(texts["Python, Azure"], "azure", "exec")

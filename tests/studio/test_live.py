@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import pytest
+from tests.studio.in_process import TEAM, House
 
 from overnight.domain.errors import Unavailable
+from overnight.domain.flavour import Flavour
 from overnight.domain.ids import ResourceId
+from overnight.services.batches import NewBatch
 from overnight.studio.events import Hub, Topic
 from overnight.testing.clock import ManualClock
 
@@ -285,3 +289,19 @@ async def test_one_resource_leaves_streams_for_others(stage: Stage, monkeypatch:
             pass
         with stage.hub.subscribed([OTHER]):
             pass
+
+
+async def test_duration_that_goes_on_is_no_change(tmp_path: Path):
+    """Browsers keep it up to date by themselves: rows of batches that wait are not sent again each second."""
+    house = House(tmp_path)
+    new = NewBatch(input_file_id="file-1", endpoint="/v1/embeddings", completion_window="24h")
+    batch = await house.batches.create(TEAM, Flavour.OPENAI, new)
+    with house.studio.hub.subscribed([Topic(TEAM, f"row:{batch.id}"), Topic(TEAM, "batches")]) as looking:
+        await house.studio.hub.refresh()
+        sent = b"".join(looking.waiting.values())
+        looking.waiting.clear()
+        house.clock.jump(65)
+        await house.studio.hub.refresh()
+
+        assert b"data-running>under 1 s</time>" in sent
+        assert looking.waiting == {}

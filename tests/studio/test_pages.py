@@ -108,7 +108,7 @@ def test_first_run_shows_what_to_do_with_this_servers_url(newcomer: Visitor):
     page = newcomer.page("/studio/batches")
 
     assert "No batches yet" in page
-    assert re.search(r"overnight --url http://127\.0\.0\.1:\d+ run requests\.jsonl", page)
+    assert re.search(r"overnight --url http://127\.0\.0\.1:\d+/v1 run requests\.jsonl", page)
     assert "No files yet" in newcomer.page("/studio/files")
     assert "No batches yet" in newcomer.page("/studio")
 

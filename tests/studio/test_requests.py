@@ -7,10 +7,10 @@ import re
 from urllib.parse import quote
 
 import pytest
-from tests.studio.conftest import Visitor
+from tests.studio.conftest import Visitor, validating
 from tests.studio.test_pages import CHAT, HOSTILE, Outline
 from tests.support.api import Api, chats, jsonl, request
-from tests.support.service import eventually
+from tests.support.service import Service, eventually
 
 from overnight.testing.upstream import Gate, ScriptedUpstream, answer, by_text, error, held, huge, in_turn
 
@@ -289,3 +289,48 @@ def test_chart_of_a_batch_that_ended_is_drawn_from_its_results(visitor: Visitor,
     assert len(drawn["times"]) == len(drawn["done"]) == len(drawn["p50"]) > 1
     assert drawn["summary"].startswith("At most")
     assert "data-once" in visitor.page(f"/studio/batches/{mixed}")
+
+
+def test_next_and_previous_follow_the_filter_beyond_a_page_and_end_with_it(visitor: Visitor, mixed: str):
+    home = f"/studio/batches/{mixed}"
+    first = visitor.page(f"{home}?status=succeeded&custom_id=r-")
+    last_of_page = re.findall(r'<th[^>]*><a href="([^"]+line=49[^"]*)"', first)[0].replace("&amp;", "&")
+    at_49 = visitor.page(last_of_page)
+    at_50 = visitor.page(link(at_49, "next"))
+    at_57 = visitor.page(f"{home}/requests/?line=57&status=succeeded")
+    at_59 = visitor.page(f"{home}/requests/?line=59&status=failed")
+    at_58 = visitor.page(link(at_59, "prev"))
+
+    assert '<h1 tabindex="-1"><bdi>r-50</bdi></h1>' in at_50
+    assert "line=49&amp;status=succeeded&amp;custom_id=r-" in at_50
+    assert f'href="{home}?status=succeeded&amp;custom_id=r-#requests"' in at_50
+    assert 'rel="next"' not in at_57
+    assert '<h1 tabindex="-1"><bdi>r-58</bdi></h1>' in at_58
+    assert 'rel="prev"' not in at_58
+    assert link(at_58, "next").endswith("line=59&status=failed")
+
+
+def test_without_a_filter_next_and_previous_are_those_of_the_input(visitor: Visitor, mixed: str):
+    page = visitor.page(f"/studio/batches/{mixed}/requests/r-7")
+
+    assert link(page, "prev").endswith("/requests/?line=6")
+    assert link(page, "next").endswith("/requests/?line=8")
+
+
+def test_batch_that_is_being_validated_says_so_until_its_requests_are_there(
+    visitor: Visitor, mixed: str, open_service: Service
+):
+    home = f"/studio/batches/{mixed}"
+    with validating(open_service, mixed):
+        part = visitor.page(f"{home}/requests")
+        filtered = visitor.page(f"{home}?status=failed")
+        asked = re.findall(r'hx-get="([^"]+)" hx-trigger="every 2s"', part + filtered)
+        meanwhile = [visitor.get(path.replace("&amp;", "&")).status for path in asked]
+
+    assert "Checking the lines of the input. The requests are listed here once" in part
+    assert "No request was let in" not in part + filtered
+    assert meanwhile == [204, 204]
+    later, later_filtered = (visitor.page(path.replace("&amp;", "&")) for path in asked)
+    assert len(names(later)) == 50
+    assert names(later_filtered) == ["r-58", "r-59"]
+    assert "every 2s" not in later

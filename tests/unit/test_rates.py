@@ -1,11 +1,19 @@
 """How often something may happen."""
 
+import contextlib
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overnight.domain.errors import TooManyRequests
+from overnight.domain.flavour import Flavour
+from overnight.domain.ids import ResourceId
 from overnight.domain.rate import Rate, take
-from overnight.services.rates import Known, Rates, Running
+from overnight.services.rates import Allowances, Known, Rates, Running
 from overnight.testing.clock import ManualClock
+
+BLUE, GREEN = ResourceId("blue"), ResourceId("green")
 
 
 @given(most=st.integers(1, 5_000), seconds=st.floats(1, 100_000), now=st.floats(0, 1e8))
@@ -114,3 +122,42 @@ class TestRunning:
         for _ in range(1_000):
             running.end("a")
         assert running.total() == 0
+
+
+class TestAllowances:
+    """What keys and resources may do, whichever way they come."""
+
+    def test_requests_are_counted_by_key(self) -> None:
+        """And whoever is refused is told when to come back."""
+        allowances = Allowances(Rates(Rate(most=2), ManualClock()), {}, Running(None))
+
+        left = [taken.left for key in (b"a", b"b", b"a") if (taken := allowances.count_request(key)) is not None]
+
+        assert left == [1, 1, 0]
+        with pytest.raises(
+            TooManyRequests, match=r"more than 2 requests within a minute. Try again in 30 s"
+        ) as refused:
+            allowances.count_request(b"a")
+        assert refused.value.wait == 30.0
+
+    def test_files_are_counted_by_resource_and_flavour(self) -> None:
+        """Where there is a bound."""
+        new_files = {Flavour.OPENAI: Rates(Rate(most=1), ManualClock()), Flavour.AZURE: None}
+        allowances = Allowances(None, new_files, Running(None))
+        for flavour in (Flavour.AZURE, Flavour.AZURE, Flavour.OPENAI):
+            allowances.count_file(BLUE, flavour)
+
+        allowances.count_file(GREEN, Flavour.OPENAI)
+        with pytest.raises(TooManyRequests, match="More than 1 files"):
+            allowances.count_file(BLUE, Flavour.OPENAI)
+
+    def test_uploads_are_counted_while_they_are_under_way(self) -> None:
+        """However they end."""
+        allowances = Allowances(None, {}, Running(1))
+        with contextlib.suppress(ConnectionError), allowances.uploading(BLUE), allowances.uploading(GREEN):
+            with pytest.raises(TooManyRequests, match="as may be at the same time"):
+                allowances.uploading(BLUE).__enter__()
+            raise ConnectionError
+
+        with allowances.uploading(BLUE):
+            assert allowances.count_request(b"a") is None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from overnight.services.gate import Gate
     from overnight.services.keys import KeyService
     from overnight.services.quotas import QuotaAdmin, QuotaService
+    from overnight.services.rates import Allowances
     from overnight.services.requests import RequestService
     from overnight.services.retry import RetryService
     from overnight.services.uploads import UploadService
@@ -67,6 +68,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     quotas: QuotaService
     quota_admin: QuotaAdmin
     gate: Gate
+    allowances: Allowances
 
 
 class Prefix(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeAlias
 
 from overnight.api.addresses import neighbourhood
@@ -13,11 +12,12 @@ from overnight.api.context import API, RESOURCE
 from overnight.api.errors import MOST_JSON_BYTES, answer, below, envelope, flavour_of, too_large
 from overnight.api.headers import Headers
 from overnight.domain.errors import TooLarge, TooManyRequests
+from overnight.domain.key import hash_of
 from overnight.domain.rate import Rate
-from overnight.services.rates import Known, Rates, Running
+from overnight.services.rates import Allowances, Known, Rates, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from fastapi.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -125,19 +125,9 @@ class Paced:
     It stands behind the look at the key, and so only ever counts for keys that there are.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        requests: Rates | None,
-        uploads: Running,
-        new_files: Mapping[Flavour, Rates | None],
-        known: Known,
-        root_path: str = "",
-    ) -> None:
+    def __init__(self, app: ASGIApp, allowances: Allowances, known: Known, root_path: str = "") -> None:
         self._app = app
-        self._requests = requests
-        self._uploads = uploads
-        self._new_files = new_files
+        self._allowances = allowances
         self._known = known
         self._root_path = root_path
 
@@ -150,44 +140,23 @@ class Paced:
         self._known.add(caller)
         try:
             sending = self._counted(caller, send)
-            self._count_files(scope, resource)
-            with self._uploading(scope, resource):
+            if scope["method"] == "POST" and _BEGUN.search(scope["path"]):
+                self._allowances.count_file(resource, flavour_of(scope["path"], self._root_path))
+            with self._allowances.uploading(resource) if _uploads(scope) else nullcontext():
                 await self._app(scope, receive, sending)
         except TooManyRequests as error:
             await answer(error, flavour_of(scope["path"], self._root_path))(scope, receive, send)
 
     def _counted(self, caller: Caller, send: Send) -> Send:
-        if self._requests is None:
+        _, key = caller
+        taken = self._allowances.count_request(key)
+        if taken is None or self._allowances.requests is None:
             return send
-        _, credentials = caller
-        taken = self._requests.take(credentials)
-        if not taken.given:
-            most = self._requests.rate.most
-            message = f"This key made more than {most:,} requests within a minute. Wait as long as Retry-After says."
-            raise TooManyRequests(message, wait=taken.wait)
-        return _with_allowance(send, self._requests.rate, taken)
+        return _with_allowance(send, self._allowances.requests.rate, taken)
 
-    def _count_files(self, scope: Scope, resource: str) -> None:
-        begun = self._new_files[flavour_of(scope["path"], self._root_path)]
-        if begun is None or scope["method"] != "POST" or not _BEGUN.search(scope["path"]):
-            return
-        taken = begun.take(resource)
-        if not taken.given:
-            message = f"More than {begun.rate.most:,} files and uploads were begun within a minute. Send larger ones."
-            raise TooManyRequests(message, wait=taken.wait)
 
-    @contextmanager
-    def _uploading(self, scope: Scope, resource: str) -> Iterator[None]:
-        if scope["method"] != "POST" or not (_FILE.search(scope["path"]) or _PART.search(scope["path"])):
-            yield
-            return
-        if not self._uploads.begin(resource):
-            message = "As many files are being sent for this resource as may be at the same time. Wait for one to end."
-            raise TooManyRequests(message, wait=1.0)
-        try:
-            yield
-        finally:
-            self._uploads.end(resource)
+def _uploads(scope: Scope) -> bool:
+    return scope["method"] == "POST" and bool(_FILE.search(scope["path"]) or _PART.search(scope["path"]))
 
 
 def _shape_problem(scope: Scope) -> Response | None:
@@ -218,31 +187,41 @@ def _with_allowance(send: Send, rate: Rate, taken: Taken) -> Send:
     return sending
 
 
+def allowances_of(rate: RateSettings, limits: Mapping[Flavour, Limits], clock: Clock) -> Allowances:
+    """Give the allowances that the settings name."""
+    uploads = Running(rate.concurrent_uploads or None)
+    new_files = {flavour: _rates(each.uploads_per_minute, clock) for flavour, each in limits.items()}
+    return Allowances(_rates(rate.requests_per_minute, clock), new_files, uploads)
+
+
+def failures_of(rate: RateSettings, clock: Clock) -> Rates | None:
+    """Give how often an address may come with a wrong key."""
+    return _rates(rate.failed_keys_per_minute, clock)
+
+
+def _rates(most: int | None, clock: Clock) -> Rates | None:
+    return Rates(Rate(most=most), clock) if most else None
+
+
 def guarded(
     app: ASGIApp,
     entrance: Callable[[ASGIApp], ASGIApp],
-    rate: RateSettings,
+    failures: Rates | None,
+    allowances: Allowances,
     limits: Mapping[Flavour, Limits],
-    clock: Clock,
     *,
     root_path: str = "",
 ) -> ASGIApp:
     """Put the layers around an application; ``entrance`` is the one that finds out who calls."""
-
-    def rates(most: int | None) -> Rates | None:
-        return Rates(Rate(most=most), clock) if most else None
-
     known = Known()
-    uploads = Running(rate.concurrent_uploads or None)
-    new_files = {flavour: rates(each.uploads_per_minute) for flavour, each in limits.items()}
-    paced = Paced(app, rates(rate.requests_per_minute), uploads, new_files, known, root_path)
-    return Headers(Gate(entrance(paced), rates(rate.failed_keys_per_minute), known, limits, root_path))
+    paced = Paced(app, allowances, known, root_path)
+    return Headers(Gate(entrance(paced), failures, known, limits, root_path))
 
 
 def _caller(scope: Scope) -> Caller:
-    return neighbourhood(scope["client"][0] if scope["client"] else ""), _credentials(scope)
+    return neighbourhood(scope["client"][0] if scope["client"] else ""), _key(scope)
 
 
-def _credentials(scope: Scope) -> bytes:
+def _key(scope: Scope) -> bytes:
     """Tell one key from another without keeping it: the one that counts, since a caller may add others as it likes."""
-    return hashlib.blake2b(key_in(dict(scope["headers"])).encode(), digest_size=16).digest()
+    return bytes.fromhex(hash_of(key_in(dict(scope["headers"]))))

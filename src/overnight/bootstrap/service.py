@@ -19,7 +19,7 @@ from overnight.adapters.upstreams.embedded import EmbeddedServer
 from overnight.api.app import make_app
 from overnight.api.auth import Keys
 from overnight.api.context import Services
-from overnight.api.limits import guarded
+from overnight.api.limits import allowances_of, failures_of, guarded
 from overnight.api.middleware import Entrance
 from overnight.bootstrap.keys import adopt
 from overnight.bootstrap.oidc import OpenBearers, open_bearers
@@ -217,6 +217,7 @@ def _services(
         quotas=quotas.parts.service,
         quota_admin=quotas.admin,
         gate=quotas.gate,
+        allowances=allowances_of(settings.rate, limits, clock),
     )
 
 
@@ -227,4 +228,5 @@ def _app(base: _Base, services: Services, accepted: Keys, studio: Studio) -> ASG
         return Beside(studio.app, Entrance(inner, accepted, root_path), root_path)
 
     app = make_app(services, base.limits, base.storage.database.problem, root_path=root_path)
-    return guarded(app, entrance, base.settings.rate, base.limits, base.clock, root_path=root_path)
+    failures = failures_of(base.settings.rate, base.clock)
+    return guarded(app, entrance, failures, services.allowances, base.limits, root_path=root_path)

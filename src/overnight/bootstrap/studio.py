@@ -16,7 +16,6 @@ from overnight.bootstrap.doctor import examine
 from overnight.domain.errors import Forbidden
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.key import Scope, hash_of
-from overnight.services.rates import Running
 from overnight.studio.app import Studio
 from overnight.studio.context import Caller, Finding, Parts, Setting
 
@@ -136,7 +135,7 @@ def make_studio(
         upstreams=services.upstreams,
         traffic=traffic,
         usage=services.usage,
-        uploads=Running(settings.rate.concurrent_uploads or None),
+        allowances=services.allowances,
         neighbourhood=neighbourhood,
         clock=SystemClock(),
         entropy=SystemEntropy(),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING
 
+from overnight.domain.errors import TooManyRequests
 from overnight.domain.rate import Taken, take
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator, Mapping
 
+    from overnight.domain.flavour import Flavour
+    from overnight.domain.ids import ResourceId
     from overnight.domain.rate import Rate
     from overnight.ports.clock import Clock
 
@@ -93,3 +98,48 @@ class Running:
     def total(self) -> int:
         """Say how much is under way for all callers."""
         return sum(self._running.values())
+
+
+class Allowances:
+    """What keys and resources may do in a time, whichever way they come; ``None`` is no bound.
+
+    All methods raise ``TooManyRequests`` for what is beyond.
+    """
+
+    def __init__(self, requests: Rates | None, new_files: Mapping[Flavour, Rates | None], uploads: Running) -> None:
+        self.requests = requests
+        self._new_files = new_files
+        self._uploads = uploads
+
+    def count_request(self, key: bytes) -> Taken | None:
+        """Count a request with a key, named by its SHA-256, and say what it has left."""
+        if self.requests is None:
+            return None
+        taken = self.requests.take(key)
+        if not taken.given:
+            wait = max(1, ceil(taken.wait))
+            most = f"{self.requests.rate.most:,}"
+            message = f"This key made more than {most} requests within a minute. Try again in {wait:,} s."
+            raise TooManyRequests(message, wait=taken.wait)
+        return taken
+
+    def count_file(self, resource: ResourceId, flavour: Flavour) -> None:
+        """Count a file or an upload that a resource begins."""
+        begun = self._new_files[flavour]
+        if begun is None:
+            return
+        taken = begun.take(resource)
+        if not taken.given:
+            message = f"More than {begun.rate.most:,} files and uploads were begun within a minute. Send larger ones."
+            raise TooManyRequests(message, wait=taken.wait)
+
+    @contextmanager
+    def uploading(self, resource: ResourceId) -> Iterator[None]:
+        """Count a file or a part of one that is under way."""
+        if not self._uploads.begin(resource):
+            message = "As many files are being sent for this resource as may be at the same time. Wait for one to end."
+            raise TooManyRequests(message, wait=1.0)
+        try:
+            yield
+        finally:
+            self._uploads.end(resource)

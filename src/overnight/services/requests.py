@@ -25,7 +25,9 @@ from overnight.services.sheets import (
     RequestQuery,
     RequestRow,
     Sheet,
+    find_before,
     find_line,
+    find_next,
     read_page,
     read_row,
 )
@@ -168,6 +170,20 @@ class RequestService:
             message = f"The batch '{batch_id}' has no request {what}."
             raise NotFound(message, param="custom_id" if line is None else "line")
         return found
+
+    async def neighbours(
+        self, resource: ResourceId, batch_id: BatchId, query: RequestQuery, line: int
+    ) -> tuple[int | None, int | None]:
+        """Give the lines before and behind one to which the conditions of a query apply; ``None`` where there is none.
+
+        A search by custom_id does not look beyond its bounds. Raises ``Conflict`` as ``page`` does.
+        """
+
+        async def look(opened: _Opened) -> tuple[int | None, int | None]:
+            before = await asyncio.to_thread(find_before, opened.sheet, query, line)
+            return before, await asyncio.to_thread(find_next, opened.sheet, query, line)
+
+        return await self._look(resource, batch_id, look, (None, None))
 
     async def failures(self, resource: ResourceId, batch_id: BatchId) -> Sequence[FailureGroup]:
         """Group the requests without success by their reason, the most frequent first. Raises ``Conflict``."""

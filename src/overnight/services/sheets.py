@@ -253,6 +253,33 @@ def find_line(sheet: Sheet, custom_id: str, first: int) -> tuple[int | None, int
     return None, None
 
 
+def find_next(sheet: Sheet, query: RequestQuery, line: int) -> int | None:
+    """Give the next request behind a line to which the conditions of a query apply.
+
+    A search by custom_id that has found none stops at its bounds. Raises ``OSError`` and ``DamagedPlaces``.
+    """
+    page = read_page(sheet, msgspec.structs.replace(query, offset=line + 1, limit=1))
+    return page.rows[0].line if page.rows else None
+
+
+def find_before(sheet: Sheet, query: RequestQuery, line: int) -> int | None:
+    """Give the last request before a line to which the conditions of a query apply; otherwise as ``find_next``."""
+    wanted, search = _wanted(sheet, query), _Search(query)
+    for end in range(line, 0, -_ENTRIES_AT_ONCE):
+        first = max(end - _ENTRIES_AT_ONCE, 0)
+        entries = sheet.entries(first, end - first)
+        for number in reversed(list(matching(entries, wanted))):
+            # As many requests back as a search ahead looks at.
+            if search.is_over(query.offset + line - 1 - (first + number)):
+                return None
+            if query.custom_id is None:
+                return first + number
+            custom_id = search.custom_id(sheet, first + number, unpack(entries, number))
+            if custom_id is not None and query.custom_id in custom_id:
+                return first + number
+    return None
+
+
 def read_row(sheet: Sheet, line: int) -> tuple[RequestRow, Place]:
     """Read one request. Raises ``OSError`` and ``DamagedPlaces``."""
     place = unpack(sheet.entries(line, 1), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -30,21 +30,22 @@ from overnight.services.retry import NewRetry, Which
 from overnight.studio import recipes
 from overnight.studio.bulk import Bulk
 from overnight.studio.pages import Shell
-from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, check_origin, check_token, set_cookie
+from overnight.studio.session import COOKIE, CSRF_FIELD, CSRF_HEADER, ONCE_FIELD, check_origin, check_token, set_cookie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from starlette.requests import Request
     from starlette.responses import Response
 
     from overnight.domain.file import File
-    from overnight.domain.ids import ResourceId
     from overnight.studio.context import Parts
     from overnight.studio.deeds import Deed
     from overnight.studio.pages import Pages
     from overnight.studio.session import Sessions, Visitor
 
+# So much of a file may arrive before the right to send it is asked for again, as with the API.
+_UNCHECKED = 16 * 1024 * 1024
 _MOST_FORM_BYTES = 64 * 1024
 # As many ids as one deed may have, and what else a form holds.
 _MOST_FIELDS = 1_100
@@ -118,20 +119,20 @@ class Actions:
         return response
 
     async def cancel(self, request: Request) -> Response:
-        visitor, _ = await self._admitted(request)
-        visitor.must_submit()
+        visitor, _ = await self._deed(request)
         batch = await self._parts.batches.cancel(visitor.caller.resource, BatchId(request.path_params["batch_id"]))
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
 
     async def retry(self, request: Request) -> Response:
         """Run requests again that had no success, as a new batch."""
-        visitor, _ = await self._admitted(request)
-        visitor.must_submit()
+        visitor, form = await self._deed(request)
         text = request.query_params.get("which", "")
         if text not in list(Which):
             raise InvalidRequest("Say which requests are to run again.", param="which")
-        old = BatchId(request.path_params["batch_id"])
-        batch = await self._parts.retries.retry(visitor.caller.resource, old, NewRetry(which=Which(text)))
+        old, once = BatchId(request.path_params["batch_id"]), _first(form, ONCE_FIELD)
+        # All forms of a page carry the same token.
+        new = NewRetry(which=Which(text), idempotency_key=f"{once}:{text}" if once else None)
+        batch = await self._parts.retries.retry(visitor.caller.resource, old, new)
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
 
     async def as_code(self, request: Request) -> Response:
@@ -140,19 +141,18 @@ class Actions:
         return await self._pages.recipes(request, recipes.wishes_in(form))
 
     async def create(self, request: Request) -> Response:
-        visitor, form = await self._admitted(request)
-        visitor.must_submit()
+        visitor, form = await self._deed(request)
         wishes = recipes.wishes_in(form)
         try:
             batch = await self._parts.batches.create(
-                visitor.caller.resource, wishes.flavour, await self._new(visitor, wishes)
+                visitor.caller.resource, wishes.flavour, await self._new(visitor, wishes, _first(form, ONCE_FIELD))
             )
         except InvalidRequest as error:
             field = (error.param or "").partition(".")[0]
             return await self._pages.new_form(request, visitor, wishes, error=error.message, field=field, status=400)
         return RedirectResponse(f"{self._home}/batches/{batch.id}", _SEE_OTHER)
 
-    async def _new(self, visitor: Visitor, wishes: recipes.Wishes) -> NewBatch:
+    async def _new(self, visitor: Visitor, wishes: recipes.Wishes, once: str) -> NewBatch:
         if not wishes.file_id:
             raise InvalidRequest("Choose an input file first: upload one, or take one of those below.", param="file_id")
         try:
@@ -164,6 +164,7 @@ class Actions:
             endpoint=wishes.endpoint,
             completion_window=wishes.window,
             metadata=dict(wishes.metadata) or None,
+            idempotency_key=recipes.key_of(wishes, once),
         )
 
     async def cancel_many(self, request: Request) -> Response:
@@ -181,8 +182,7 @@ class Actions:
         return await self.bulk.act(request, visitor, deed, form)
 
     async def delete_file(self, request: Request) -> Response:
-        visitor, _ = await self._admitted(request)
-        visitor.must_submit()
+        visitor, _ = await self._deed(request)
         await self._parts.files.delete(visitor.caller.resource, FileId(request.path_params["file_id"]))
         return RedirectResponse(f"{self._home}/files", _SEE_OTHER)
 
@@ -212,34 +212,50 @@ class Actions:
             check_origin(request)
             check_token(request.headers.get(CSRF_HEADER, ""), visitor.csrf)
             visitor.must_submit()
-            with self._uploading(visitor.caller.resource):
+            self._parts.allowances.count_request(visitor.key)
+            self._parts.allowances.count_file(visitor.caller.resource, Flavour.OPENAI)
+            with self._parts.allowances.uploading(visitor.caller.resource):
                 file = await self._receive(request, visitor)
         except ServiceError as error:
             status = next((status for kind, status in _UPLOAD_STATUS if isinstance(error, kind)), 400)
             return JSONResponse({"error": error.message}, status_code=status)
         return JSONResponse({"id": file.id, "next": f"{self._home}/new?file={file.id}"}, status_code=201)
 
-    @contextmanager
-    def _uploading(self, resource: ResourceId) -> Iterator[None]:
-        if not self._parts.uploads.begin(resource):
-            message = "As many files are being sent for this resource as may be at the same time. Wait for one to end."
-            raise TooManyRequests(message, wait=1.0)
-        try:
-            yield
-        finally:
-            self._parts.uploads.end(resource)
-
     async def _receive(self, request: Request, visitor: Visitor) -> File:
         name = request.query_params.get("name", "") or "upload.jsonl"
         new = NewFile(filename=name[:255], purpose="batch")
         async with self._parts.files.receiving(Flavour.OPENAI) as receiver:
             try:
+                unchecked = 0
                 async for chunk in request.stream():
                     await receiver.write(chunk)
+                    unchecked += len(chunk)
+                    if unchecked > _UNCHECKED:
+                        unchecked = 0
+                        await self._check_again(request, visitor)
+                await self._check_again(request, visitor)
                 return await receiver.finish(visitor.caller.resource, Flavour.OPENAI, new)
             except StorageFull as error:
                 message = "The server has no room left for this file. Ask its operator, or try again later."
                 raise Unavailable(message) from error
+
+    async def _check_again(self, request: Request, visitor: Visitor) -> None:
+        """Refuse an upload whose sign-in or key ended while it went on; it goes on while keys cannot be read."""
+        with suppress(Unavailable):
+            now = await self._sessions.visitor(request)
+            now.must_submit()
+            if now.caller.resource != visitor.caller.resource:
+                raise Unauthorized("Sign in again and repeat the upload.")
+
+    async def _deed(self, request: Request) -> tuple[Visitor, Form]:
+        """Let in what would be a request to the API, too, and count it as one.
+
+        Raises ``Forbidden`` and ``TooManyRequests``.
+        """
+        visitor, form = await self._admitted(request)
+        visitor.must_submit()
+        self._parts.allowances.count_request(visitor.key)
+        return visitor, form
 
     async def _admitted(self, request: Request) -> tuple[Visitor, Form]:
         """Read a form that was made for this visitor. Raises ``Forbidden`` for any other."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from math import ceil
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -68,8 +70,14 @@ class Studio:
         self.app: ASGIApp = _with_headers(self._make())
 
     async def keep_live(self) -> None:
-        """Keep live parts up to date until cancelled."""
+        """Prepare the pages, and keep live parts up to date until cancelled."""
+        await self.prepare()
         await self.hub.keep_live()
+
+    async def prepare(self) -> None:
+        """Compile all templates, one at a time: the service has better to do while it starts."""
+        for name in self._templates.names:
+            await asyncio.to_thread(self._templates.prepare, name)
 
     def _make(self) -> Starlette:
         pages, actions = self._pages, Actions(self._parts, self._sessions, self._pages)
@@ -130,12 +138,12 @@ class Studio:
         return RedirectResponse(f"{self._parts.root}/studio")
 
     async def _events(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
+        visitor = await self._sessions.visitor(request, in_use=False)
         topics = topics_of(request.query_params.get("topics", ""), visitor)
 
         async def allowed() -> bool:
             try:
-                return (await self._sessions.visitor(request)).caller == visitor.caller
+                return (await self._sessions.visitor(request, in_use=False)).caller == visitor.caller
             except errors.Unauthorized:
                 return False
             except errors.Unavailable:
@@ -147,7 +155,7 @@ class Studio:
 
     async def _once(self, request: Request) -> Response:
         """Give all parts once, for browsers whose stream has broken off."""
-        visitor = await self._sessions.visitor(request)
+        visitor = await self._sessions.visitor(request, in_use=False)
         html: list[str] = []
         for topic in topics_of(request.query_params.get("topics", ""), visitor):
             parts = await self._live.render(topic)
@@ -171,7 +179,10 @@ class Studio:
         if not isinstance(error, errors.ServiceError):
             raise error
         status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
-        return await self._error_page(request, status, title, error.message)
+        response = await self._error_page(request, status, title, error.message)
+        if isinstance(error, errors.TooManyRequests):
+            response.headers["retry-after"] = str(max(1, ceil(error.wait)))
+        return response
 
     def _to_sign_in(self, request: Request) -> Response:
         sign_in = f"{self._parts.root}/studio/sign-in"
@@ -190,7 +201,7 @@ class Studio:
 
     async def _error_page(self, request: Request, status: int, title: str, message: str) -> Response:
         try:
-            visitor = await self._sessions.visitor(request)
+            visitor = await self._sessions.visitor(request, in_use=False)
             shell = Shell(title=title, section="", csrf=visitor.csrf, signed_in=visitor.signed_in)
         except errors.ServiceError:
             shell = Shell(title=title, section="", rail=())

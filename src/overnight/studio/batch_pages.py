@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from overnight.domain.batch import BatchStatus
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.domain.throughput import NO_THROUGHPUT
-from overnight.studio import inside, one_request, view_models
+from overnight.studio import following, inside, one_request, view_models
 from overnight.studio.batch_chart import batch_chart
 from overnight.studio.excerpt import visible
 from overnight.studio.pages import shell_for
@@ -64,14 +65,16 @@ class BatchPages:
         )
 
     async def requests(self, request: Request) -> Response:
-        """Give the list of requests alone, for a page that did not wait for it."""
+        """Give the list of requests alone, for a page that did not wait for it, or asks whether there is one by now."""
         visitor = await self._sessions.visitor(request)
         batch = await self._batch(request, visitor)
+        if batch.status == BatchStatus.VALIDATING and "validating" in request.query_params:
+            return Response(status_code=204)
         found = await self._looking.requests(batch, inside.wanted_in(request.query_params))
         return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/requests.html", requests=found))
 
     async def throughput(self, request: Request) -> Response:
-        visitor = await self._sessions.visitor(request)
+        visitor = await self._sessions.visitor(request, in_use=False)
         batch = await self._batch(request, visitor)
         try:
             found = await self._parts.requests.throughput(batch.resource, batch.id)
@@ -96,12 +99,18 @@ class BatchPages:
         target = self._target(batch) if visitor.caller.may_operate else None
         home = self._looking.home(batch)
         one = await asyncio.to_thread(one_request.view_of, detail, batch, home, target, full=full)
+        wanted = inside.wanted_in(request.query_params)
+        if wanted.filtered:
+            one = following.view_along(one, wanted, await self._neighbours(batch, wanted, one.line), home)
         if "panel" in request.query_params:
             return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/request_panel.html", one=one))
         shell = shell_for(visitor, one.row.name, "batches")
         return await self._frame.page(
-            request, "request.html", shell, batch=view_models.name_of(batch), home=home, one=one
+            request, "request.html", shell, batch=view_models.name_of(batch), home=wanted.url(home), one=one
         )
+
+    async def _neighbours(self, batch: Batch, wanted: inside.Wanted, line: int) -> following.Neighbours:
+        return await self._parts.requests.neighbours(batch.resource, batch.id, wanted.query(), line)
 
     def _target(self, batch: Batch) -> one_request.Target | None:
         name = batch.deployment or batch.model

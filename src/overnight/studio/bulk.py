@@ -130,12 +130,12 @@ class Bulk:
         if len(ids) > deed.most:
             message = f"At most {_counted(deed.most, deed.words)} at once."
             raise InvalidRequest(message, param="id")
-        outcome = await self._do(deed, visitor.caller.resource, ids, form.get("once", [""])[0][:64])
+        outcome = await self._do(deed, visitor, ids, form.get("once", [""])[0][:64])
         return await self._frame.page(
             request, "bulk_done.html", shell_for(visitor, deed.words.title, deed.section), outcome=outcome
         )
 
-    async def _do(self, deed: Deed, resource: ResourceId, ids: Sequence[str], once: str) -> Outcome:
+    async def _do(self, deed: Deed, visitor: Visitor, ids: Sequence[str], once: str) -> Outcome:
         until = self._parts.clock.ticks() + _SECONDS
         made: list[Made] = []
         left: Counter[str] = Counter()
@@ -145,7 +145,9 @@ class Bulk:
                 problem = "This takes long, so it stopped here."
                 break
             try:
-                new = await deed.do(resource, each, once)
+                # Each is a request of its own when programs do it.
+                self._parts.allowances.count_request(visitor.key)
+                new = await deed.do(visitor.caller.resource, each, once)
             except (QuotaExceeded, TooManyRequests) as error:
                 problem = error.message
                 break

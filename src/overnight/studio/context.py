@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overnight.services.estimates import EstimateService
     from overnight.services.files import FileService
     from overnight.services.quotas import QuotaService
-    from overnight.services.rates import Running
+    from overnight.services.rates import Allowances
     from overnight.services.requests import RequestService
     from overnight.services.retry import RetryService
     from overnight.services.traffic import Traffic
@@ -86,8 +86,8 @@ class Operations(Protocol):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the Studio is made of. ``root`` is the path prefix that a gateway in front strips off.
 
-    ``neighbourhood`` says whom an address stands for when attempts to sign in are counted, ``uploads`` bounds how many
-    files a resource sends at the same time. ``gallery`` shows every part in every state, for those who work on it.
+    ``neighbourhood`` says whom an address stands for when attempts to sign in are counted; ``allowances`` are those of
+    the API. ``gallery`` shows every part in every state, for those who work on it.
     """
 
     files: FileService
@@ -105,7 +105,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: UpstreamService
     traffic: Traffic
     usage: UsageService
-    uploads: Running
+    allowances: Allowances
     neighbourhood: Callable[[str], str]
     clock: Clock
     entropy: Entropy

@@ -28,7 +28,6 @@ _AT_ONCE = 100
 # How far one question looks.
 LOOKED_AT = 10_000
 _VIEWS = frozenset({"all", "active", "attention"})
-_IS_GONE = "gone already"
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,20 +76,29 @@ class Deed(Protocol):
     name: str
     most: int
 
-    async def look(self, resource: ResourceId, thing_id: str) -> Thing:
-        """Say what a thing is, and whether the deed can be done; one of another resource is gone, too."""
+    async def find(self, resource: ResourceId, thing_id: str) -> Thing:
+        """Say what a thing is, and whether the deed can be done. Raises ``NotFound``."""
 
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         """Look at some of what a list shows. Raises ``InvalidRequest`` for a filter that is not understood."""
 
-    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
-        """Give the ids of what a filter shall not find again, because the deed leaves it as it was."""
-
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> Made | None:
         """Do it; the same ``once`` makes nothing a second time. Raises ``ServiceError``, and ``StorageFull``."""
 
+    async def look(self, resource: ResourceId, thing_id: str) -> Thing:
+        """Do as ``find``, but say it of a thing that is gone, too; one of another resource is."""
+        try:
+            return await self.find(resource, thing_id)
+        except NotFound:
+            return Thing(id=thing_id, name=thing_id, why="gone already")
 
-class Cancel:
+    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
+        """Give the ids of what a filter shall not find again, because the deed leaves it as it was."""
+        del resource
+        return frozenset()
+
+
+class Cancel(Deed):
     """Cancels batches."""
 
     section, name, most = "batches", "cancel", 1_000
@@ -109,19 +117,12 @@ class Cancel:
     def __init__(self, parts: Parts) -> None:
         self._batches = parts.batches
 
-    async def look(self, resource: ResourceId, thing_id: str) -> Thing:
-        try:
-            return self._thing(await self._batches.get(resource, BatchId(thing_id)))
-        except NotFound:
-            return Thing(id=thing_id, name=thing_id, why=_IS_GONE)
+    async def find(self, resource: ResourceId, thing_id: str) -> Thing:
+        return self._thing(await self._batches.get(resource, BatchId(thing_id)))
 
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         found, looked, cursor = await _matching(self._batches, resource, wanted, after)
         return Piece(things=tuple(self._thing(batch) for batch in found), looked=looked, after=cursor)
-
-    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
-        del resource
-        return frozenset()
 
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> None:
         del once
@@ -132,7 +133,7 @@ class Cancel:
         return _thing_of(batch, "ended already" if batch.ended else stopping)
 
 
-class Retry:
+class Retry(Deed):
     """Runs the failed requests of batches again, each batch as a new one."""
 
     section, name, most = "batches", "retry", 200
@@ -154,11 +155,8 @@ class Retry:
         self._files = parts.files
         self._retries = parts.retries
 
-    async def look(self, resource: ResourceId, thing_id: str) -> Thing:
-        try:
-            return await self._thing(await self._batches.get(resource, BatchId(thing_id)))
-        except NotFound:
-            return Thing(id=thing_id, name=thing_id, why=_IS_GONE)
+    async def find(self, resource: ResourceId, thing_id: str) -> Thing:
+        return await self._thing(await self._batches.get(resource, BatchId(thing_id)))
 
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         found, looked, cursor = await _matching(self._batches, resource, wanted, after)
@@ -195,7 +193,7 @@ class Retry:
         return _thing_of(batch)
 
 
-class Delete:
+class Delete(Deed):
     """Deletes files."""
 
     section, name, most = "files", "delete", 1_000
@@ -214,11 +212,8 @@ class Delete:
     def __init__(self, parts: Parts) -> None:
         self._files = parts.files
 
-    async def look(self, resource: ResourceId, thing_id: str) -> Thing:
-        try:
-            return _thing_of_file(await self._files.get(resource, FileId(thing_id)))
-        except NotFound:
-            return Thing(id=thing_id, name=thing_id, why=_IS_GONE)
+    async def find(self, resource: ResourceId, thing_id: str) -> Thing:
+        return _thing_of_file(await self._files.get(resource, FileId(thing_id)))
 
     async def matching(self, resource: ResourceId, wanted: Mapping[str, str], after: str | None) -> Piece:
         cursor = None if after is None else FileId(after)
@@ -226,10 +221,6 @@ class Delete:
         page = await self._files.page(resource, query)
         things = tuple(_thing_of_file(file) for file in page.items)
         return Piece(things=things, looked=len(things), after=things[-1].id if page.has_more else None)
-
-    async def done_before(self, resource: ResourceId) -> AbstractSet[str]:
-        del resource
-        return frozenset()
 
     async def do(self, resource: ResourceId, thing_id: str, once: str) -> None:
         del once

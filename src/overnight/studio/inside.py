@@ -30,6 +30,8 @@ _LOOKS = {
     State.NOT_RUN: ("not run", "cancel", "⊘"),
 }
 _LONGEST = 512
+# The members of `Wanted`, and of an address, that leave some requests out.
+FILTERS = ("status", "code", "upstream", "custom_id")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +47,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def filtered(self) -> bool:
         """Whether some requests are left out."""
-        return bool(self.status or self.code or self.upstream or self.custom_id)
+        return any(getattr(self, name) for name in FILTERS)
 
     def query(self) -> RequestQuery:
         """Say the same to the service."""
@@ -95,7 +97,8 @@ class Tab(msgspec.Struct, frozen=True, kw_only=True):
 class RequestList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of requests. ``bound`` says where a search stopped, ``problem`` why there is no list at all.
 
-    ``upstreams`` are there to choose from if there is more than one.
+    ``upstreams`` are there to choose from if there is more than one. ``ask_again`` is where the list will be, while
+    there is none yet.
     """
 
     wanted: Wanted
@@ -110,6 +113,7 @@ class RequestList(msgspec.Struct, frozen=True, kw_only=True):
     before: str = ""
     after: str = ""
     problem: str = ""
+    ask_again: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

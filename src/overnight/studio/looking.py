@@ -14,6 +14,7 @@ from overnight.domain.listing import BatchQuery
 from overnight.services.usage import UsageQuery
 from overnight.studio import dashboard, view_models
 from overnight.studio.filters import ENDED, UNENDED
+from overnight.studio.following import list_along, list_to_come
 from overnight.studio.inside import NEWEST, Inside, inside_of, list_of
 from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
@@ -155,11 +156,13 @@ class Looking:
     async def requests(self, batch: Batch, wanted: Wanted) -> RequestList:
         """Give a page of the requests of a batch. Raises ``NotFound``."""
         home = self.home(batch)
+        if batch.status == BatchStatus.VALIDATING:
+            return list_to_come(batch, wanted, home)
         try:
             page = await self._parts.requests.page(batch.resource, batch.id, wanted.query())
         except Conflict as error:
             return list_of(None, wanted, home, error.message)
-        return list_of(page, wanted, home)
+        return list_along(list_of(page, wanted, home))
 
     async def overview(self, resource: ResourceId, *, may_operate: bool) -> Overview:
         """Give what the first page shows."""

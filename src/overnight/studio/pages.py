@@ -51,6 +51,7 @@ class Shell(msgspec.Struct, frozen=True, kw_only=True):
     rail: tuple[tuple[str, str, str, str], ...] = _RAIL
     theme: str = "system"
     csrf: str = ""
+    once: str = ""
     resource: str = ""
     signed_in: bool = False
     read_only: str = ""
@@ -79,6 +80,7 @@ def shell_for(visitor: Visitor, title: str, section: str, *topics: str) -> Shell
         title=title,
         section=section,
         csrf=visitor.csrf,
+        once=visitor.once,
         resource=visitor.caller.resource,
         signed_in=visitor.signed_in,
         read_only="" if visitor.caller.may_submit else READ_ONLY,
@@ -110,11 +112,11 @@ class Pages:
                 span=_span(request),
                 whose="the whole service" if caller.may_operate else caller.resource,
             ),
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
         )
 
     async def traffic(self, request: Request) -> Response:
-        caller = (await self._sessions.visitor(request)).caller
+        caller = (await self._sessions.visitor(request, in_use=False)).caller
         # What others have done is for whoever runs the service.
         points = self._parts.traffic.points(_span(request), None if caller.may_operate else caller.resource)
         chart = dashboard.chart(points, self._parts.clock.now())
@@ -147,7 +149,7 @@ class Pages:
             first=first,
             newest=_query(kept | {"view": _named(view)}),
             older=_query(kept | {"view": _named(view), "after": found.after or ""}),
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
             qualifiers=filters.QUALIFIERS,
         )
 
@@ -233,7 +235,7 @@ class Pages:
             older=older,
             matching=_matching(len(rows), whole=after is None and not older) if purpose else "",
             first_page=after is None,
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
         )
 
     async def file(self, request: Request) -> Response:
@@ -325,7 +327,7 @@ class Pages:
             strips=specimens.strips(),
             allowances=specimens.allowances(),
             traffics=specimens.traffics(self._parts.root),
-            server=server_url(request),
+            server=recipes.base_of(server_url(request)),
         )
 
     async def made_up_traffic(self, request: Request) -> Response:

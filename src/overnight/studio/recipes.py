@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _WINDOW = "24h"
 _PAIRS = 16
+_API_VERSION = "2024-10-21"
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     text: str
+
+
+def key_of(wishes: Wishes, once: str) -> str | None:
+    """Name the request of a form that is to be done ``once``: sent again with other wishes, it is another request."""
+    said = hashlib.sha256(msgspec.json.encode(wishes)).hexdigest()
+    return f"{once}:{said}" if once else None
 
 
 def wishes_of(batch: Batch) -> Wishes:
@@ -66,31 +74,42 @@ def wishes_in(form: Mapping[str, list[str]]) -> Wishes:
 
 
 def all_of(wishes: Wishes, server: str) -> tuple[Recipe, ...]:
-    """Say the same as commands and as code; keys are left to the environment."""
+    """Say the same as commands and as code, each with the rules that are wished; keys are left to the environment."""
     file_id = wishes.file_id or "FILE_ID"
-    return (
+    found = [
         Recipe(name="Command line", text=_command(wishes, server, file_id)),
         Recipe(name="curl", text=_curl(wishes, server, file_id)),
         Recipe(name="Python, OpenAI", text=_python(wishes, server, file_id)),
-        Recipe(name="Python, Azure", text=_azure(wishes, server, file_id)),
-    )
+    ]
+    if wishes.flavour is Flavour.AZURE:
+        found.append(Recipe(name="Python, Azure", text=_azure(wishes, server, file_id)))
+    return tuple(found)
+
+
+def base_of(server: str, flavour: Flavour = Flavour.OPENAI) -> str:
+    """Give the address below which the calls of a flavour are; its batches follow the rules of the flavour."""
+    return f"{server}/openai/v1" if flavour is Flavour.AZURE else f"{server}/v1"
 
 
 def _command(wishes: Wishes, server: str, file_id: str) -> str:
-    lines = [f"overnight --url {shlex.quote(server)} batches create {shlex.quote(file_id)}"]
+    base = base_of(server, wishes.flavour)
+    lines = [f"overnight --url {shlex.quote(base)} batches create {shlex.quote(file_id)}"]
     lines.append(f"  --endpoint {shlex.quote(wishes.endpoint)}")
     lines.extend(f"  --metadata {shlex.quote(f'{key}={value}')}" for key, value in wishes.metadata)
     return " \\\n".join(lines)
 
 
 def _curl(wishes: Wishes, server: str, file_id: str) -> str:
-    body = {"input_file_id": file_id, "endpoint": wishes.endpoint, "completion_window": wishes.window}
+    azure = wishes.flavour is Flavour.AZURE
+    endpoint = _azure_endpoint(wishes) if azure else wishes.endpoint
+    body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": wishes.window}
     if wishes.metadata:
         body |= {"metadata": dict(wishes.metadata)}  # type: ignore[dict-item]
+    url = f"{server}/openai/batches?api-version={_API_VERSION}" if azure else f"{base_of(server)}/batches"
     return " \\\n  ".join(
         (
-            f"curl {shlex.quote(f'{server}/v1/batches')}",
-            '-H "Authorization: Bearer $OVERNIGHT_API_KEY"',
+            f"curl {shlex.quote(url)}",
+            '-H "api-key: $OVERNIGHT_API_KEY"' if azure else '-H "Authorization: Bearer $OVERNIGHT_API_KEY"',
             '-H "Content-Type: application/json"',
             f"-d {shlex.quote(json.dumps(body, indent=2))}",
         )
@@ -98,12 +117,13 @@ def _curl(wishes: Wishes, server: str, file_id: str) -> str:
 
 
 def _python(wishes: Wishes, server: str, file_id: str) -> str:
+    base = base_of(server, wishes.flavour)
     return "\n".join(
         (
             "import os",
             "from openai import OpenAI",
             "",
-            f'client = OpenAI(base_url={f"{server}/v1"!r}, api_key=os.environ["OVERNIGHT_API_KEY"])',
+            f'client = OpenAI(base_url={base!r}, api_key=os.environ["OVERNIGHT_API_KEY"])',
             *_create(wishes, file_id, wishes.endpoint),
         )
     )
@@ -117,12 +137,16 @@ def _azure(wishes: Wishes, server: str, file_id: str) -> str:
             "",
             "client = AzureOpenAI(",
             f"    azure_endpoint={server!r},",
-            '    api_version="2024-10-21",',
+            f"    api_version={_API_VERSION!r},",
             '    api_key=os.environ["OVERNIGHT_API_KEY"],',
             ")",
-            *_create(wishes, file_id, wishes.endpoint.removeprefix("/v1")),
+            *_create(wishes, file_id, _azure_endpoint(wishes)),
         )
     )
+
+
+def _azure_endpoint(wishes: Wishes) -> str:
+    return wishes.endpoint.removeprefix("/v1")
 
 
 def _create(wishes: Wishes, file_id: str, endpoint: str) -> list[str]:

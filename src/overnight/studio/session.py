@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from overnight.domain.errors import Forbidden, Unauthorized
+from overnight.domain.key import hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,24 +22,33 @@ if TYPE_CHECKING:
 
 COOKIE = "overnight_session"
 CSRF_FIELD = "csrf"
+ONCE_FIELD = "once"
 CSRF_HEADER = "x-csrf-token"
 
-# In seconds: from the last request, and from the sign-in.
+# In seconds: from the last page or deed, and from the sign-in.
 _IDLE = 12 * 3600.0
 _LONGEST = 7 * 86_400.0
 _MOST = 10_000
 # Whoever holds one key cannot push out the holders of others.
 _MOST_OF_A_KEY = 1_000
 
+_NO_KEY = hash_of("")
+
 WRONG_KEY = "This key does not open anything here. Check that it is complete, or ask whoever runs the service for one."
 
 
 class Visitor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for a page, and the token that its forms carry; ``signed_in`` is false where no key is asked for."""
+    """Who asks for a page, and the token that its forms carry; ``signed_in`` is false where no key is asked for.
+
+    ``key`` is the SHA-256 of the key, an empty one where none is asked for. ``once`` is another for each page: a form
+    that is sent twice, as by a double click, shall do no more than once.
+    """
 
     caller: Caller
     csrf: str
+    once: str
     signed_in: bool
+    key: bytes
 
     def must_submit(self) -> None:
         """Refuse what changes something to whoever may only read. Raises ``Forbidden``."""
@@ -73,24 +82,33 @@ class Sessions:
         # Protects the forms that are there before anybody has signed in.
         self.form_token = entropy.hex()
 
-    async def visitor(self, request: Request) -> Visitor:
-        """Say who asks. Raises ``Unauthorized`` where nobody is signed in, ``Forbidden`` and ``Unavailable``."""
+    async def visitor(self, request: Request, *, in_use: bool = True) -> Visitor:
+        """Say who asks. Raises ``Unauthorized`` where nobody is signed in, ``Forbidden`` and ``Unavailable``.
+
+        What a page asks for by itself is no use of the session: a tab that is left open does not keep it alive.
+        """
         host = _host(f"//{request.headers.get('host', 'localhost')}")
         caller = await self._callers.open_to(host)
         if caller is not None:
-            return Visitor(caller=caller, csrf=self.form_token, signed_in=False)
+            return self._visitor(caller, self.form_token, _NO_KEY, signed_in=False)
         name = request.cookies.get(COOKIE, "")
         session = self._alive(name)
         caller = None if session is None else await self._callers.recall(session.digest)
         if session is None or caller is None:
             self._sessions.pop(name, None)
             raise Unauthorized("Sign in to see this page.")
-        session.used = self._clock.ticks()
-        return Visitor(caller=caller, csrf=session.csrf, signed_in=True)
+        # Parts that htmx asks for come with the page, or again and again after it.
+        if in_use and "hx-request" not in request.headers:
+            session.used = self._clock.ticks()
+        return self._visitor(caller, session.csrf, session.digest, signed_in=True)
+
+    def _visitor(self, caller: Caller, csrf: str, digest: str, *, signed_in: bool) -> Visitor:
+        key = bytes.fromhex(digest)
+        return Visitor(caller=caller, csrf=csrf, once=self._entropy.hex(), signed_in=signed_in, key=key)
 
     async def sign_in(self, key: str) -> str:
         """Begin a session and give its name. Raises ``Unauthorized``, whose words never say what is wrong."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
+        digest = hash_of(key)
         if await self._callers.recall(digest) is None:
             raise Unauthorized(WRONG_KEY)
         now = self._clock.ticks()

@@ -10,6 +10,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from importlib.resources.abc import Traversable
 
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "txt": "text/plain"}
@@ -38,6 +39,15 @@ class Templates:
         )
         self._environment.globals["root"] = root
         self._environment.globals["static"] = self._static
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All templates."""
+        return self._environment.list_templates(extensions=["html"])
+
+    def prepare(self, template: str) -> None:
+        """Compile a template, for which its first page would have to wait."""
+        self._environment.get_template(template)
 
     def render(self, template: str, **values: object) -> str:
         """Fill a template."""

@@ -111,7 +111,7 @@ def badge(batch: Batch, pace: Pace = NO_PACE, obstacle: str | None = None) -> Ba
     """Say how a batch does, from its status and its counts; ``obstacle`` is what keeps it from going on."""
     match batch.status:
         case S.VALIDATING:
-            return Badge(word="Validating", tone="neutral", sentence="Checking the lines of the input")
+            return Badge(word="Validating", tone="neutral", sentence=validating(batch))
         case S.IN_PROGRESS:
             return _running(batch, pace, obstacle)
         case S.FINALIZING:
@@ -127,6 +127,14 @@ def badge(batch: Batch, pace: Pace = NO_PACE, obstacle: str | None = None) -> Ba
             return Badge(word="Cancelling", tone="cancel", sentence="Waiting for the running requests")
         case S.CANCELLED:
             return Badge(word="Cancelled", tone="cancel", sentence=_partial(batch))
+
+
+def validating(batch: Batch) -> str:
+    """Say what a batch that is being validated waits for."""
+    # They are counted last, and only where there is a quota.
+    if batch.prompt_tokens is not None:
+        return "Waiting for room in the quota"
+    return "Checking the lines of the input"
 
 
 def _running(batch: Batch, pace: Pace, obstacle: str | None) -> Badge:

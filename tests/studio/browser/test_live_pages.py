@@ -12,7 +12,7 @@ from tests.studio.browser import states
 from tests.studio.browser.states import Stage, said
 from tests.support.watched import Troubles
 
-from overnight.testing.upstream import Gate
+from overnight.testing.upstream import Gate, answer, by_text, held
 
 AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 # htmx says on the console what it could not fetch.
@@ -53,6 +53,33 @@ def test_numbers_change_while_focus_and_open_details_stay(page: Page, busy: Stag
     expect(link).to_be_focused()
 
 
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Stage]:
+    """A service where one batch at a time has room in the quota, so that the next is being validated for as long."""
+    settings = tmp_path / "limited.toml"
+    settings.write_text(
+        '[[deployments]]\nname = "test-model"\ntokenizer = "o200k"\nenqueued_tokens = 20\nover_quota = "queue"\n'
+    )
+    with states.stage(tmp_path, "--config", str(settings)) as there:
+        gate = Gate()
+        there.upstream.script = by_text({"first": held(gate), "wait": held(there.gate)}, answer())
+        yield there
+        gate.open()
+
+
+def test_page_of_a_batch_that_is_being_validated_goes_on_by_itself(page: Page, limited: Stage):
+    limited.start("first", said("hello", "wait"))
+    limited.done("first", 1)
+    limited.start("second", said("hello", "first"))
+    page.goto(f"{limited.service.url}/studio/batches/{limited.batches['second']}")
+    expect(page.locator("#requests")).to_contain_text("Waiting for room in the quota. The requests are listed here")
+    expect(page.locator("#batch-state")).to_contain_text("Validating")
+    limited.gate.open()
+
+    expect(page.locator("#request-1")).to_contain_text("r-1")
+    expect(page.locator("#batch-state")).to_contain_text("In progress")
+
+
 def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
     busy.start("row", said("hello", "first", "second"))
     page.goto(f"{busy.service.url}/studio/batches")
@@ -65,6 +92,21 @@ def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gate
     expect(row).to_contain_text("2 of 3")
     expect(row.locator("a").first).to_be_focused()
     assert row.evaluate("each => each.mine") is True
+
+
+def test_duration_goes_on_while_nothing_else_changes(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("long", said("hello", "first"))
+    busy.done("long", 1)
+    page.clock.install()
+    page.goto(f"{busy.service.url}/studio/batches")
+    # Nothing comes from the service meanwhile.
+    page.get_by_role("button", name="Live").click()
+    duration = page.locator(f"#row-{busy.batches['long']} .duration")
+    expect(duration).to_have_text(re.compile(r"^(under 1|\d+) s$"))
+    for after, shown in (("04:00", r"^4 min \d\d s$"), ("03:00:00", r"^3 h 0\d min$"), ("48:00:00", r"^2 d 03 h$")):
+        page.clock.fast_forward(after)
+        expect(duration).to_have_text(re.compile(shown))
+    gates[0].open()
 
 
 def test_ticks_stay_while_their_rows_change(page: Page, busy: Stage, gates: tuple[Gate, Gate]):

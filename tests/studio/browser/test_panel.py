@@ -44,6 +44,23 @@ def test_request_stays_open_beside_the_list_while_the_page_changes(page: Page, b
     expect(page.get_by_role("link", name="Download Output")).to_be_visible()
 
 
+def test_newest_result_opens_beside_the_list_too(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("newest", said("hello", "first", "second"))
+    busy.done("newest", 1)
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['newest']}")
+    expect(page.locator("#request-0")).to_be_visible()
+    page.locator("#tail a").click()
+    expect(page.locator("#opened-title")).to_have_text("r-0")
+    expect(page.locator("#request-0")).to_have_attribute("data-selected", "")
+    page.keyboard.press("j")
+    expect(page.locator("#opened-title")).to_have_text("r-1")
+    page.keyboard.press("Escape")
+    for gate in gates:
+        gate.open()
+
+    expect(page.locator("#request-1 a")).to_be_focused()
+
+
 def test_focus_returns_to_the_link_and_the_address_keeps_what_is_open(page: Page, busy: Stage):
     busy.run("focus", said(*["hello"] * 3))
     page.goto(f"{busy.service.url}/studio/batches/{busy.batches['focus']}")
@@ -71,6 +88,14 @@ def test_open_request_follows_the_filtered_list_is_accessible_and_fits(seen: Pag
     seen.goto(f"{busy.service.url}/studio/batches/{busy.batches['fits']}?status=failed")
     seen.locator("#request-0 a").click()
     expect(seen.locator("#opened")).to_contain_text("context_length_exceeded")
+    seen.keyboard.press("j")
+    expect(seen.locator("#opened-title")).to_have_text("r-2")
+    # Its end is the end of the filter.
+    expect(seen.locator("#opened a[rel=next]")).to_have_count(0)
+    seen.reload()
+    expect(seen.locator("#opened-title")).to_have_text("r-2")
+    seen.keyboard.press("k")
+    expect(seen.locator("#opened-title")).to_have_text("r-0")
     seen.keyboard.press("j")
     expect(seen.locator("#opened-title")).to_have_text("r-2")
 

@@ -103,10 +103,21 @@ function distance(seconds) {
   return seconds > 0 ? `in ${text}` : `${text} ago`;
 }
 
+// As long as something has been going on, in the two greatest units.
+function span(seconds) {
+  if (seconds < 1) return "under 1 s";
+  const place = UNITS.findIndex(([, each]) => seconds >= each);
+  const [unit, length] = UNITS[place];
+  const [smaller, part] = UNITS[place + 1] ?? [];
+  const rest = smaller ? ` ${String(Math.floor((seconds % length) / part)).padStart(2, "0")} ${smaller}` : "";
+  return `${Math.floor(seconds / length)} ${unit}${rest}`;
+}
+
 function refreshTimes(scope = document) {
   for (const time of scope.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
-    const text = distance((at - Date.now()) / 1000);
+    const ahead = (at - Date.now()) / 1000;
+    const text = "running" in time.dataset ? span(-ahead) : distance(ahead);
     if (time.textContent !== text) time.textContent = text;
     time.title = `${at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" })} (${at.toISOString().replace(".000", "")})`;
   }

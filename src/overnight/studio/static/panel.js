@@ -1,4 +1,5 @@
-// A request beside the list that it was opened from, where there is room for it; elsewhere a link leads to its page.
+// A request beside the list, or the newest results, that it was opened from, where there is room for it; elsewhere a link
+// leads to its page.
 const panel = document.getElementById("opened");
 // The style sheet has the same width.
 const wide = matchMedia("(min-width: 75rem)");
@@ -53,20 +54,14 @@ function close() {
   if ("over" in document.body.dataset) location.reload();
 }
 
-// Next and before are of the list as far as it goes, since its filter leaves some out; then of the input.
-function neighbour(link) {
-  const steps = { next: "nextElementSibling", prev: "previousElementSibling" };
-  return document.querySelector("#requests tr[data-selected]")?.[steps[link.rel]]?.querySelector("a").href;
-}
-
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-close]")) close();
-  const link = event.target.closest("#requests tbody a, #opened a[rel]");
+  const link = event.target.closest("#requests tbody a, #tail a, #opened a[rel]");
   const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
   if (!link || elsewhere || !wide.matches) return;
   event.preventDefault();
   if (!panel.contains(link)) opener = link;
-  show(neighbour(link) ?? link.href);
+  show(link.href);
 });
 
 // Before all other keys: at the first and the last request, j and k must not move through the list behind the panel.
@@ -80,4 +75,8 @@ window.addEventListener("keydown", (event) => {
 document.addEventListener("htmx:after:swap", mark);
 
 const named = /^#request-(\d+)$/.exec(location.hash);
-if (named && wide.matches) show(`${location.pathname}/requests/?line=${named[1]}`);
+if (named && wide.matches) {
+  const query = new URLSearchParams(location.search);
+  query.set("line", named[1]);
+  show(`${location.pathname}/requests/?${query}`);
+}

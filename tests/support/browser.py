@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _LONGEST_INSTALLATION = 600
 _NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
-_PACKAGES = ("chromium", "fonts-dejavu-core")
+# Playwright's driver is linked to libatomic, which a bare Debian lacks and Chromium does not ask for.
+_PACKAGES = ("chromium", "fonts-dejavu-core", "libatomic1")
+_PLAYWRIGHT = (sys.executable, "-m", "playwright")
 _MISSING = "the tests of the Studio need Chromium: `apt-get install chromium`, or have it on the PATH. Tried in vain:\n"
 # Root in a container lacks the rights that the sandbox needs, and the browser sees only pages of ours.
 # Containers often have 64 MB of shared memory; a file takes its place.
@@ -32,7 +34,10 @@ _ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
 def prepare() -> str:
     """Install a browser if none starts. Gives what was tried in vain; nothing if there is one now."""
     with _alone():
-        return "" if _starts() else "\n".join(_tried())
+        if _starts():
+            return ""
+        tried = "\n".join(_tried())
+        return "" if _starts() else tried or "nothing failed, and none starts"
 
 
 def _tried() -> Iterator[str]:
@@ -47,13 +52,12 @@ def _tried() -> Iterator[str]:
 
 def _ways() -> Iterator[list[Sequence[str]]]:
     """Give the ways to install one, the best first; each is some commands."""
-    playwright = [sys.executable, "-m", "playwright", "install"]
     with_rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if shutil.which("apt-get") and (not with_rights or shutil.which("sudo")):
         apt = [*with_rights, "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
         yield [[*apt, "update"], [*apt, "install", "--yes", "--no-install-recommends", *_PACKAGES]]
-        yield [[*playwright, "--with-deps", "--only-shell", "chromium"]]
-    yield [[*playwright, "--only-shell", "chromium"]]
+        yield [[*_PLAYWRIGHT, "install", "--with-deps", "--only-shell", "chromium"]]
+    yield [[*_PLAYWRIGHT, "install", "--only-shell", "chromium"]]
 
 
 def _run(command: Sequence[str]) -> str:
@@ -77,6 +81,8 @@ def _alone() -> Iterator[None]:
 
 
 def _starts() -> bool:
+    if _run([*_PLAYWRIGHT, "--version"]):
+        return False
     with sync_playwright() as playwright:
         browser = _launch(playwright)
         if browser is not None:
@@ -96,10 +102,12 @@ def _launch(playwright: Playwright) -> Browser | None:
 def running() -> Iterator[Browser]:
     """Lend a browser. Raises ``RuntimeError`` if there is none and none can be installed."""
     problems = prepare()
+    if problems:
+        raise RuntimeError(_MISSING + problems)
     with sync_playwright() as playwright:
         browser = _launch(playwright)
         if browser is None:
-            raise RuntimeError(_MISSING + problems)
+            raise RuntimeError(_MISSING + "it does not start any more")
         try:
             yield browser
         finally:

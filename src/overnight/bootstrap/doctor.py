@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.system import SystemClock
-from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, find_model
+from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, find_model, library_problem
 from overnight.adapters.upstreams.http import UpstreamProblem
 from overnight.api.auth import is_loopback
 from overnight.bootstrap.checkup import Check, look_at_database, look_at_settings
@@ -168,16 +168,24 @@ async def _check_contents(settings: Settings, offers: Offers) -> list[Check]:
 
 async def _ask_upstreams(settings: Settings) -> list[_Asked]:
     if not settings.upstreams:
-        return [("embedded", [MODEL_NAME], _check_embedded())]
+        return [("embedded", [MODEL_NAME], await _check_embedded())]
     return [await _ask_upstream(settings, upstream) for upstream in settings.upstreams]
 
 
-def _check_embedded() -> Check:
+async def _check_embedded() -> Check:
+    name = "upstream embedded"
     try:
-        return Check(name="upstream embedded", ok=True, detail=f"{MODEL_NAME}, {find_model().name}")
+        model = find_model()
     except EmbeddedMissing as error:
         remedy = "run `make install`, or name a model server with --upstream"
-        return Check(name="upstream embedded", ok=False, detail=str(error), remedy=remedy)
+        return Check(name=name, ok=False, detail=str(error), remedy=remedy)
+    problem = await library_problem()
+    if problem:
+        remedy = (
+            "install what is missing (libgomp.so.1: Debian's libgomp1), or name a model server with --upstream"
+        )
+        return Check(name=name, ok=False, detail=problem, remedy=remedy)
+    return Check(name=name, ok=True, detail=f"{MODEL_NAME}, {model.name}")
 
 
 async def _ask_upstream(settings: Settings, upstream: UpstreamSettings) -> _Asked:

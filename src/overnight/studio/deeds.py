@@ -183,7 +183,7 @@ class Retry(Deed):
         if not batch.ended:
             return _thing_of(batch, "not ended yet")
         if not batch.accepted:
-            return _thing_of(batch, "none of the requests was let in")
+            return _thing_of(batch, "none of its requests was accepted")
         if not batch.failed:
             return _thing_of(batch, "no request failed")
         try:

@@ -215,7 +215,7 @@ def _place(page: RequestPage, wanted: Wanted) -> str:
     if wanted.filtered:
         return f"{human.plural(page.searched, 'request')} of {page.total:,} looked at"
     if not page.rows:
-        return f"of {human.plural(page.total, 'request')}"
+        return f"none of {human.plural(page.total, 'request')}" if page.total else "no requests"
     return f"{page.rows[0].line + 1:,} to {page.rows[-1].line + 1:,} of {human.plural(page.total, 'request')}"
 
 

@@ -181,8 +181,9 @@ class Pages:
         picked = await self._picked(visitor, wishes.file_id)
         first = await self._first(visitor, picked)
         shown = await asyncio.to_thread(checking.first_of, first)
-        if first is not None and not wishes.endpoint:
-            wishes = msgspec.structs.replace(wishes, endpoint=checking.endpoint_of(first))
+        if not wishes.endpoint:
+            named = "" if first is None else checking.endpoint_of(first)
+            wishes = msgspec.structs.replace(wishes, endpoint=named or recipes.Wishes().endpoint)
         rows = [view_models.file_row(file, now, self._parts.root) for file in page.items]
         known = self._parts.deployments.known().deployments
         return await self.frame.page(

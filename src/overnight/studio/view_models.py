@@ -227,7 +227,7 @@ def _aloud(batch: Batch) -> str:
 
 
 def _uncounted(batch: Batch) -> str:
-    return "none was let in" if batch.ended else "not counted yet"
+    return "none accepted" if batch.ended else "not counted yet"
 
 
 _STEPS = (("Created", "created_at"), ("Started", "in_progress_at"), ("Finalizing", "finalizing_at"))

@@ -45,6 +45,15 @@ def find_model() -> Path:
     raise EmbeddedMissing(message)
 
 
+async def library_problem() -> str:
+    """Say why the library of the embedded model cannot be loaded; nothing if it can."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import xllamacpp", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await child.communicate()
+    return said.decode(errors="replace").strip().rpartition("\n")[2] if child.returncode else ""
+
+
 class EmbeddedFailed(Exception):
     """The embedded model did not start."""
 
@@ -80,10 +89,10 @@ class EmbeddedServer:
                 address = await _address(self._child)
         except TimeoutError:
             address = ""
-        if not address:
+        if not address.startswith("http"):
             await self.stop()
             message = "the embedded model did not start"
-            raise EmbeddedFailed(message)
+            raise EmbeddedFailed(f"{message}: {address}" if address else message)
         self._base_url = f"{address}/v1"
         log.info("embedded.ready", url=self._base_url, pid=self._child.pid)
 

@@ -14,9 +14,12 @@ _NICENESS = 10
 
 
 def main(model: str, name: str, slots: int) -> None:
-    """Serve, and print the address once requests are answered."""
+    """Serve, and print the address once requests are answered; or print why the library cannot be loaded."""
     os.nice(_NICENESS)
-    import xllamacpp  # noqa: PLC0415 - heavy, native, and needed by the child alone
+    try:
+        import xllamacpp  # noqa: PLC0415 - heavy, native, and needed by the child alone
+    except ImportError as error:
+        sys.exit(print(error, flush=True))  # noqa: T201 - the parent reads it
 
     params = xllamacpp.CommonParams()
     params.model.path = model

@@ -59,10 +59,10 @@ class House:
         self.cookie = ""
         limits, entropy = dict(DEFAULTS), CountedEntropy()
         blobs, logs = MemoryBlobs(folder, self.clock.now), MemoryResultLogs(folder)
-        batches, records = MemoryBatches(tables), MemoryFiles(tables)
+        self.store, records = MemoryBatches(tables), MemoryFiles(tables)
         self.files = FileService(records, blobs, self.clock, entropy, limits)
-        self.batches = BatchService(batches, self.clock, entropy, limits, self)
-        looking = RequestService(batches, records, blobs, logs, self.clock)
+        self.batches = BatchService(self.store, self.clock, entropy, limits, self)
+        looking = RequestService(self.store, records, blobs, logs, self.clock)
         new_files = {flavour: None if files is None else Rates(Rate(most=files), self.clock) for flavour in Flavour}
         self.allowances = Allowances(
             None if requests is None else Rates(Rate(most=requests), self.clock), new_files, Running(1)

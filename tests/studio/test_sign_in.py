@@ -26,9 +26,9 @@ def test_whoever_is_not_signed_in_is_led_to_the_form(stranger: Visitor, path: st
     assert reply.headers["location"].startswith("/studio/sign-in?next=%2Fstudio")
 
 
-@pytest.mark.parametrize("path", ["/studio/events?topics=batches", "/studio/parts?topics=batches"])
+@pytest.mark.parametrize("path", ["events?topics=batches", "parts?topics=batches", "batches/batch_x/requests"])
 def test_live_parts_are_closed_too(stranger: Visitor, path: str):
-    assert stranger.get(path).status == 401
+    assert stranger.get(f"/studio/{path}").status == 401
 
 
 def test_key_opens_a_session_in_a_cookie_that_no_script_can_read(stranger: Visitor):

@@ -186,7 +186,7 @@ class Studio:
 
     def _to_sign_in(self, request: Request) -> Response:
         sign_in = f"{self._parts.root}/studio/sign-in"
-        if request.method != "GET" or request.url.path.endswith(("/events", "/parts")):
+        if request.method != "GET" or request.url.path.endswith(("/events", "/parts", "/requests")):
             return Response("Sign in again.", status_code=401)
         wanted = f"{self._parts.root}{request.url.path.removeprefix(self._parts.root)}"
         query = f"?{request.url.query}" if request.url.query else ""

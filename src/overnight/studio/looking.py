@@ -10,6 +10,7 @@ from overnight.domain.batch import Batch, BatchStatus
 from overnight.domain.cap import Period, days_of
 from overnight.domain.errors import Conflict
 from overnight.domain.ids import BatchId
+from overnight.domain.limits import WINDOW_SECONDS
 from overnight.domain.listing import BatchQuery
 from overnight.services.usage import UsageQuery
 from overnight.studio import dashboard, view_models
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overnight.domain.ids import ResourceId
+    from overnight.ports.batches import Page
     from overnight.studio.context import Parts
     from overnight.studio.dashboard import Allowance, UpstreamRow
     from overnight.studio.filters import Filter
@@ -171,7 +173,7 @@ class Looking:
         active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=UNENDED))
         rows = [self._row(batch) for batch in active.items]
         return Overview(
-            cards=_cards(recent.items, active.items, self._parts.root, now, more=active.has_more),
+            cards=_cards(recent, active, self._parts.root, now),
             active=tuple(rows[:5]),
             upstreams=self.upstreams(may_operate=may_operate),
             events=_events(recent.items, now, self._parts.root),
@@ -246,37 +248,42 @@ def _cursor(after: str | None) -> BatchId | None:
     return None if after is None else BatchId(after)
 
 
-def _cards(recent: Sequence[Batch], active: Sequence[Batch], root: str, now: float, *, more: bool) -> tuple[Card, ...]:
-    today = [batch for batch in recent if (view_models.ended_at(batch) or 0) >= now - _DAY]
+def _cards(recent: Page[Batch], active: Page[Batch], root: str, now: float) -> tuple[Card, ...]:
+    today = [batch for batch in recent.items if (view_models.ended_at(batch) or 0) >= now - _DAY]
     attention = [batch for batch in today if view_models.badge(batch).tone in {"warning", "danger"}]
     completed = [batch for batch in today if batch.status == BatchStatus.COMPLETED]
-    queued = sum(max(0, batch.total - batch.completed - batch.failed) for batch in active)
+    queued = sum(max(0, batch.total - batch.completed - batch.failed) for batch in active.items)
     batches = f"{root}/studio/batches"
+    more = "+" if active.has_more else ""
+    # Only the newest are looked at. What else ended lately is older than those; most batches end within their window.
+    short = recent.has_more and recent.items[-1].created_at >= now - _DAY - WINDOW_SECONDS
+    at_least, among = ("+", f", among the newest {_COUNTED}") if short else ("", "")
+    when = f"in the last 24 hours{among}"
     return (
         Card(
             name="Active",
-            value=f"{len(active):,}{'+' if more else ''}",
+            value=f"{len(active.items):,}{more}",
             note="batches under way",
             url=f"{batches}?view=active",
             tone="info",
         ),
         Card(
             name="Needs attention",
-            value=f"{len(attention):,}",
-            note="in the last 24 hours",
+            value=f"{len(attention):,}{at_least}",
+            note=when,
             url=f"{batches}?view=attention",
             tone="warning" if attention else "neutral",
         ),
         Card(
             name="Completed",
-            value=f"{len(completed):,}",
-            note="in the last 24 hours",
+            value=f"{len(completed):,}{at_least}",
+            note=when,
             url=f"{batches}?q=status%3Acompleted",
             tone="success",
         ),
         Card(
             name="Queued requests",
-            value=f"{queued:,}",
+            value=f"{queued:,}{more}",
             note="not yet answered",
             url=f"{batches}?view=active",
             tone="neutral",

@@ -181,9 +181,7 @@ async def _check_embedded() -> Check:
         return Check(name=name, ok=False, detail=str(error), remedy=remedy)
     problem = await library_problem()
     if problem:
-        remedy = (
-            "install what is missing (libgomp.so.1: Debian's libgomp1), or name a model server with --upstream"
-        )
+        remedy = "install what is missing (libgomp.so.1: Debian's libgomp1), or name a model server with --upstream"
         return Check(name=name, ok=False, detail=problem, remedy=remedy)
     return Check(name=name, ok=True, detail=f"{MODEL_NAME}, {model.name}")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.support.api import OPENAI, Api, chats, jsonl, request
+from tests.support.api import OPENAI, Api, jsonl, request
 from tests.support.http import Http
 from tests.support.service import Service, eventually
 
@@ -18,8 +18,9 @@ from overnight.adapters.sql.database import sqlite_file
 from overnight.testing.upstream import Gate, Received, Reply, ScriptedUpstream, answer, error, held
 
 CHAT = "/v1/chat/completions"
-# For a page these are as many as any more: it shows 50 of them.
-MANY = 2_000
+MANY = 20_000
+# Of each kind that there is: so many that a page does not show them all.
+COPIES = 100
 PAGES = (
     ("/studio", "Overview"),
     ("/studio/batches", "Batches"),
@@ -145,12 +146,22 @@ def fill_large(there: Stage) -> None:
         json.dumps(request(f"r-{place}", CHAT, chat("refuse" if place % 100 == 7 else "hello"))).encode() + b"\n"
         for place in range(MANY)
     )
+    there.run("small", said("hello", "refuse"))
+    there.run("failed", said("refuse"))
+    there.run("refused", jsonl("{}"))
+    with closing(sqlite3.connect(sqlite_file(there.service.data_dir))) as database, database:
+        _multiply(database, "batches")
+        _multiply(database, "files")
     there.run("many requests", many)
-    file_id = there.api.upload(chats(1, CHAT))
-    for number in range(120):
-        there.batches[f"small {number}"] = there.api.create(file_id, metadata={"name": f"small {number}"})
-    for name in list(there.batches):
-        there.api.end(there.batches[name], timeout=60)
+
+
+def _multiply(database: sqlite3.Connection, table: str) -> None:
+    """Copy each row under ids of its own: to run hundreds of batches would take longer than to look at them."""
+    names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})") if name not in {"seq", "id"}]
+    columns = ", ".join(names)
+    numbers = f"VALUES {', '.join(f'({number})' for number in range(COPIES))}"
+    new_id = "substr(id, 1, length(id) - 32) || lower(hex(randomblob(16)))"
+    database.execute(f"INSERT INTO {table} (id, {columns}) SELECT {new_id}, {columns} FROM ({numbers}), {table}")  # noqa: S608 - our own names
 
 
 def fill_hostile(there: Stage) -> None:

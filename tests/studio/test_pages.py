@@ -286,6 +286,13 @@ def test_a_batch_is_made_once_more_with_its_metadata(visitor: Visitor, api: Api)
     assert "1 request, no problems" in checked
 
 
+def test_empty_form_and_the_same_as_code_name_one_endpoint(visitor: Visitor):
+    page = visitor.page("/studio/new")
+
+    assert "<option selected>/v1/chat/completions</option>" in page
+    assert "--endpoint /v1/chat/completions" in page
+
+
 def test_form_without_a_file_says_so_and_keeps_what_was_filled_in(visitor: Visitor):
     reply = visitor.submit("/studio/new", endpoint="/v1/embeddings", meta_key="team", meta_value="kept")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from playwright.sync_api import Page, expect
 from tests.studio.browser.looks import arrive
 from tests.studio.browser.states import Stage, said
+from tests.studio.browser.tracing import longest_tasks
 from tests.support.api import AZURE_V1, Api
 from tests.support.http import Http
 from tests.support.service import eventually
@@ -15,6 +18,8 @@ pytestmark = pytest.mark.long
 COUNT = 100_000
 # These have answers; all others wait in vain, so that nobody has to wait for them.
 ANSWERED = 200
+# Longer than this, and a key or a click waits noticeably; in milliseconds.
+LONGEST_SCRIPT = 50
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,31 @@ def hundred_thousand(busy: Stage) -> str:
     api.reach(batch_id, "in_progress", timeout=60)
     eventually(lambda: api.batch(batch_id)["request_counts"]["failed"] > 0, timeout=60)
     return f"{busy.service.url}/studio/batches/{busy.batches['large']}"
+
+
+def test_no_script_keeps_a_page_of_100000_requests_from_answering(page: Page, hundred_thousand: str):
+    """`-s` shows the figures of docs/performance.md."""
+    place, opened = page.locator("#requests .paging .num"), page.locator("#opened-title")
+    with longest_tasks(page) as opening:
+        arrive(page, f"{hundred_thousand}?limit=100", "large")
+        expect(place).to_have_text("1 to 100 of 100,000 requests")
+    with longest_tasks(page) as paging:
+        for first in (101, 201, 301):
+            page.locator("#requests").get_by_role("link", name="Next").click()
+            expect(place).to_have_text(f"{first} to {first + 99} of 100,000 requests")
+    with longest_tasks(page) as filtering:
+        page.locator("#requests").get_by_role("link", name="Failed").click()
+        expect(place).to_contain_text("looked at")
+    with longest_tasks(page) as reading:
+        page.locator("#requests tbody a").first.click()
+        expect(opened).to_have_text("r-1")
+        for number in (3, 5, 7):
+            page.keyboard.press("j")
+            expect(opened).to_have_text(f"r-{number}")
+    for what, longest in {"open": opening, "next": paging, "filter": filtering, "read": reading}.items():
+        sys.stdout.write(f"{what}: {longest}\n")
+
+    assert max(each.script for each in (opening, paging, filtering, reading)) < LONGEST_SCRIPT
 
 
 def test_batch_of_100000_requests_is_paged_through_while_it_runs_and_after_its_end(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from collections.abc import Mapping
+from html import unescape
+from pathlib import Path
 
 import pytest
 from tests.studio.conftest import Visitor
@@ -13,7 +16,7 @@ from tests.support.http import Http
 from tests.support.service import Service, overnight
 
 from overnight.domain.flavour import Flavour
-from overnight.studio.recipes import Wishes, all_of
+from overnight.studio.recipes import Wishes, all_of, first_batch
 
 CHAT = "/v1/chat/completions"
 METADATA = (("name", "the same"), ("team", "it's $HOME"))
@@ -74,6 +77,24 @@ def test_code_makes_the_same_batch(
 
     assert len(made) == len(code) == (2 if flavour is Flavour.AZURE else 1)
     assert {rules_of(visitor, each) for each in made} == {(flavour is Flavour.AZURE, True)}
+
+
+def test_first_example_runs_as_it_stands(newcomer: Visitor, open_service: Service, tmp_path: Path):
+    shown = unescape(newcomer.page("/studio/batches"))
+    write, run = first_batch(open_service.url, ["test-model"]).splitlines()
+    subprocess.run(["sh", "-c", write], check=True, cwd=tmp_path, timeout=10)
+    _, option, url, command, file = shlex.split(run)
+
+    overnight(open_service, option, url, command, str(tmp_path / file), "-q")
+
+    assert write in shown
+    assert "Say hello" in (tmp_path / "requests.output.jsonl").read_text()
+
+
+def test_first_example_names_a_model_with_odd_characters_whole():
+    text = first_batch("http://localhost", ["it's $HOME/x"])
+
+    assert json.loads(shlex.split(text)[2])["body"]["model"] == "it's $HOME/x"
 
 
 def test_commands_reach_a_service_below_a_path():

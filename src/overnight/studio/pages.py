@@ -112,8 +112,12 @@ class Pages:
                 span=_span(request),
                 whose="the whole service" if caller.may_operate else caller.resource,
             ),
-            server=recipes.base_of(server_url(request)),
+            example=self._example(request),
         )
+
+    def _example(self, request: Request) -> str:
+        models = [deployment.name for deployment in self._parts.deployments.known().deployments]
+        return recipes.first_batch(server_url(request), models)
 
     async def traffic(self, request: Request) -> Response:
         caller = (await self._sessions.visitor(request, in_use=False)).caller
@@ -149,7 +153,7 @@ class Pages:
             first=first,
             newest=_query(kept | {"view": _named(view)}),
             older=_query(kept | {"view": _named(view), "after": found.after or ""}),
-            server=recipes.base_of(server_url(request)),
+            example=self._example(request),
             qualifiers=filters.QUALIFIERS,
         )
 
@@ -329,6 +333,7 @@ class Pages:
             allowances=specimens.allowances(),
             traffics=specimens.traffics(self._parts.root),
             server=recipes.base_of(server_url(request)),
+            example=self._example(request),
         )
 
     async def made_up_traffic(self, request: Request) -> Response:

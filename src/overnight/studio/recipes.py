@@ -12,7 +12,7 @@ import msgspec
 from overnight.domain.flavour import Flavour
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from overnight.domain.batch import Batch
 
@@ -84,6 +84,14 @@ def all_of(wishes: Wishes, server: str) -> tuple[Recipe, ...]:
     if wishes.flavour is Flavour.AZURE:
         found.append(Recipe(name="Python, Azure", text=_azure(wishes, server, file_id)))
     return tuple(found)
+
+
+def first_batch(server: str, models: Sequence[str]) -> str:
+    """Say how to run a first batch from a terminal, with a model that the service has."""
+    body = {"model": (*models, "MODEL")[0], "messages": [{"role": "user", "content": "Say hello"}]}
+    line = json.dumps({"custom_id": "one", "method": "POST", "url": Wishes().endpoint, "body": body})
+    command = f"overnight --url {shlex.quote(base_of(server))} run requests.jsonl"
+    return f"printf '%s\\n' {shlex.quote(line)} > requests.jsonl\n{command}"
 
 
 def base_of(server: str, flavour: Flavour = Flavour.OPENAI) -> str:

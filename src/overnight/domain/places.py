@@ -7,6 +7,7 @@ errors, and the names of upstreams.
 
 from __future__ import annotations
 
+import re
 import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAGIC = b"ovnplc2\n"
+_ANY_VERSION = re.compile(rb"ovnplc[0-9]\n")
 # Offsets have 40 bits: the low 32, then the high 8.
 _ENTRY = struct.Struct("<IBIIBIBBHIIBBIIIH")
 _SUMMARY_LENGTH = struct.Struct("<I")
@@ -49,6 +51,10 @@ class State(IntEnum):
 
 class DamagedPlaces(Exception):
     """A blob of places, or what it points to, is not what was written."""
+
+
+class OtherPlaces(Exception):
+    """A blob of places is whole, as far as can be seen, but another version of this service laid it out."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -243,6 +249,15 @@ def matching(entries: bytes | bytearray, wanted: Wanted) -> Iterator[int]:
 
 def _among(found: Iterator[int], column: bytes | bytearray, values: frozenset[int]) -> Iterator[int]:
     return (number for number in found if column[number] in values)
+
+
+def check_magic(head: bytes) -> None:
+    """Look at how a blob begins. Raises ``DamagedPlaces`` and ``OtherPlaces``."""
+    if head == MAGIC:
+        return
+    if _ANY_VERSION.fullmatch(head):
+        raise OtherPlaces
+    raise DamagedPlaces("it does not begin as it should")
 
 
 def encode_summary(summary: Summary) -> bytes:

@@ -21,6 +21,7 @@ from overnight.domain.places import (
     State,
     Summary,
     Wanted,
+    check_magic,
     decode_summary,
     matching,
     numbers_of,
@@ -169,8 +170,9 @@ class EndedSheet:
 
     def _summary(self) -> Summary:
         size = os.fstat(self._places).st_size
-        if size < len(MAGIC) + TAIL_BYTES or os.pread(self._places, len(MAGIC), 0) != MAGIC:
-            raise DamagedPlaces("it does not begin as it should")
+        check_magic(os.pread(self._places, len(MAGIC), 0))
+        if size < len(MAGIC) + TAIL_BYTES:
+            raise DamagedPlaces("it does not end as it should")
         start, length = summary_span(os.pread(self._places, TAIL_BYTES, size - TAIL_BYTES), size)
         return decode_summary(os.pread(self._places, length, start), start)
 

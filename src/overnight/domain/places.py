@@ -37,7 +37,7 @@ OTHER = "other"
 _LONGEST_CODE = 64
 _MOST_UPSTREAMS = 255
 MOST_ATTEMPTS = 255
-MOST_MILLISECONDS = (1 << 32) - 1
+MOST_MILLISECONDS = MOST_ENDED_AT = (1 << 32) - 1
 
 
 class State(IntEnum):
@@ -284,7 +284,7 @@ def decode_summary(data: bytes, start: int) -> Summary:
         summary = msgspec.json.decode(data, type=Summary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedPlaces("its summary cannot be read") from error
-    if summary.trails < 0 or trails_at(summary.total) + summary.trails != start:
+    if summary.total < 0 or summary.trails < 0 or trails_at(summary.total) + summary.trails != start:
         raise DamagedPlaces("it has not as many entries as it says")
     if not all(0 <= reason.first_line < summary.total for reason in summary.reasons):
         raise DamagedPlaces("its summary names an entry that it has not")

@@ -215,6 +215,14 @@ class TestServices:
         assert (await shop.page(batch)).upstreams == ("a", "b")
         assert await lines(state=UNRUN) == ([5] if ended else [])
 
+    async def test_an_upstream_with_a_long_name_is_found_by_all_of_it(self, shop: Shop) -> None:
+        """As other calls give it."""
+        name = "rack-" * 20
+        batch = await shop.begin(some(2))
+        await shop.record(batch, tried(good(1), made(name_of(name))))
+
+        assert [row.line for row in (await shop.page(batch, upstream=name)).rows] == [1]
+
     @pytest.mark.parametrize("ended", [False, True])
     async def test_a_batch_tells_how_it_got_on(self, shop: Shop, ended: bool) -> None:
         """From when requests ended, as their attempts say; of those without one nothing is known."""

@@ -30,6 +30,7 @@ from overnight.domain.places import (
     unpack,
 )
 from overnight.domain.reason import custom_id_in
+from overnight.domain.trail import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -348,7 +349,8 @@ def _wanted(sheet: Sheet, query: RequestQuery) -> Wanted:
     if query.code is not None:
         reasons = numbers_of(sheet.reasons, query.code)
     if query.upstream is not None:
-        upstreams = frozenset(number for number, name in enumerate(sheet.upstreams, 1) if name == query.upstream)
+        wanted = name_of(query.upstream)
+        upstreams = frozenset(number for number, name in enumerate(sheet.upstreams, 1) if name == wanted)
     return Wanted(state=query.state, reasons=reasons, upstreams=upstreams)
 
 

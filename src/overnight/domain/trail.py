@@ -17,8 +17,8 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
 class Attempted(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One attempt: ``at`` is when it began (unix seconds), ``seconds`` how long it took.
 
-    ``status`` is 0 where no answer came, and ``fault`` says why, else empty. ``wait`` is for how many seconds the next
-    attempt was put off, 0 after the last.
+    ``status`` is 0 where no usable answer came, and ``fault`` says why, else empty. ``wait`` is for how many seconds
+    the next attempt was put off, 0 after the last.
     """
 
     upstream: str

@@ -207,6 +207,22 @@ def test_reasons_beyond_a_hundred_are_one() -> None:
     assert known[-1] == Reason(state=State.FAILED, code=OTHER, count=3, first_line=REASONS_KEPT)
 
 
+def test_a_code_that_is_known_stays_itself_at_one_upstream_too_many() -> None:
+    """Whoever filters by the code must find all of them."""
+    reasons = Reasons()
+
+    for line in range(REASONS_KEPT + 3):
+        reasons.add(State.FAILED, "busy", line, f"upstream-{line}")
+    reasons.add(State.FAILED, "new", 0, "upstream-0")
+
+    known = reasons.known()
+    assert len(numbers_of(known, "busy")) == REASONS_KEPT + 1
+    assert known[REASONS_KEPT:] == (
+        Reason(state=State.FAILED, code="busy", count=3, first_line=REASONS_KEPT),
+        Reason(state=State.FAILED, code=OTHER, count=1, first_line=0),
+    )
+
+
 def test_what_did_not_run_never_counts_as_failed() -> None:
     """However many reasons there were before: the one is retried apart from the other."""
     reasons = Reasons()

@@ -166,7 +166,7 @@ class FailureGroupObject(BaseModel):
     """Requests without success for the same reason at one upstream."""
 
     code: str
-    upstream: str | None = Field(description="Which made the last attempt; null if none is known.")
+    upstream: str | None = Field(description="Which made the last attempt; null if none is known, or too many are.")
     status: RequestState
     count: int
     first_line: int

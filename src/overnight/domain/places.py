@@ -32,7 +32,8 @@ _MOST = (1 << 40) - 1
 _LOW = (1 << 32) - 1
 
 REASONS_KEPT = 100
-"""So many different reasons are told apart; whatever comes after them is ``other``, for each state."""
+"""So many different reasons are told apart. A later one counts for all upstreams together if its code is known, else it
+is ``other``, for each state."""
 OTHER = "other"
 _LONGEST_CODE = 64
 _MOST_UPSTREAMS = 255
@@ -86,7 +87,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """Why requests have no success: how many, and which was the first of them.
 
-    ``upstream`` made the last attempt; it is empty where none did.
+    ``upstream`` made the last attempt; it is empty where none did, and where there are too many to tell them apart.
     """
 
     state: State
@@ -114,6 +115,7 @@ class Reasons:
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[State, str, str], int] = {}
+        self._codes: set[tuple[State, str]] = set()
         self._counts: list[int] = []
         self._first: list[int] = []
 
@@ -122,8 +124,7 @@ class Reasons:
         key = (state, code[:_LONGEST_CODE], upstream)
         number = self._numbers.get(key)
         if number is None:
-            if len(self._numbers) >= REASONS_KEPT:
-                key = (state, OTHER, "")
+            key = self._fitting(key)
             number = self._numbers.get(key, len(self._numbers) + 1)
             if number > len(self._counts):
                 self._counts.append(0)
@@ -133,6 +134,13 @@ class Reasons:
         self._counts[number - 1] += 1
         self._first[number - 1] = min(self._first[number - 1], line)
         return number
+
+    def _fitting(self, key: tuple[State, str, str]) -> tuple[State, str, str]:
+        state, code, _ = key
+        if len(self._numbers) < REASONS_KEPT:
+            self._codes.add((state, code))
+            return key
+        return (state, code if (state, code) in self._codes else OTHER, "")
 
     def known(self) -> tuple[Reason, ...]:
         """Give what was counted, in the order of the numbers."""

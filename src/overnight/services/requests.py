@@ -78,7 +78,7 @@ class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests without success for the same reason, at one upstream; empty where no attempt was made.
+    """Requests without success for the same reason, at one upstream; empty where no attempt was made, or at too many.
 
     What is known of the first is empty once its files are gone.
     """

@@ -50,8 +50,8 @@ def batch_chart(found: Throughput, now: float | None) -> BatchChart:
         times=tuple(times),
         done=done,
         failed=failed,
-        p50=_from_the_start([_rounded(each.p50, 3) for each in stretches]),
-        p95=_from_the_start([_rounded(each.p95, 3) for each in stretches]),
+        p50=_from_the_start([each.p50 for each in stretches]),
+        p95=_from_the_start([each.p95 for each in stretches]),
         tokens_in=_rates([each.input_tokens for each in stretches], found.width),
         tokens_out=_rates([each.output_tokens for each in stretches], found.width),
         summary=_in_words(found, done, failed, runs=now is not None),
@@ -73,16 +73,12 @@ def _rates(counts: list[int], width: int) -> tuple[float, ...]:
     window = -(-len(counts) // _SMOOTHED) or 1
     sums = list(accumulate(counts, initial=0))
     rates = [(sums[end] - sums[max(0, end - window)]) / (min(end, window) * width) for end in range(1, len(counts) + 1)]
-    return _from_the_start([_rounded(rate, 4) or 0.0 for rate in rates])
+    return _from_the_start([float(f"{rate:.4g}") for rate in rates])
 
 
 def _from_the_start(values: list[T]) -> tuple[T, ...]:
     """Let the line begin where the first stretch does."""
     return (*values[:1], *values)
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def _in_words(found: Throughput, done: Sequence[float], failed: Sequence[float], *, runs: bool) -> str:

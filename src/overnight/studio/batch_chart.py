@@ -9,6 +9,7 @@ import msgspec
 
 from overnight import human
 from overnight.domain.throughput import MOST_STRETCHES, Stretch
+from overnight.studio.dashboard import now_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,9 +90,6 @@ def _in_words(found: Throughput, done: Sequence[float], failed: Sequence[float],
         if found.p50
         else ""
     )
-    most = human.rate(max(done)) if any(done) else "none"
     if runs:
-        now = f"{human.rate(done[-1])} succeed now" if done[-1] else "No request succeeds now"
-        failing = f", and {human.rate(failed[-1])} fail" if failed[-1] else ""
-        return f"{now}{failing}; at most it was {most}.{answers}"
-    return f"At most {most} succeeded.{answers}" if any(done) else "No request succeeded."
+        return f"{now_in_words(done, failed)}{answers}"
+    return f"At most {human.rate(max(done))} succeeded.{answers}" if any(done) else "No request succeeded."

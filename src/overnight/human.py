@@ -47,19 +47,23 @@ def span(seconds: float) -> str:
 
 
 def took(seconds: float | None) -> str:
-    """`320 ms`, `1.2 s`, `–` if nobody knows: how long an answer took, no more exactly than it is known."""
+    """`320 ms`, `1.2 s`, `under 1 ms`, `–` if nobody knows: how long an answer took, as exactly as it is known."""
     if seconds is None:
         return "–"
-    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else span(seconds)
+    if seconds < 0.0005:  # noqa: PLR2004 - would be shown as 0
+        return "under 1 ms"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else span(seconds)  # noqa: PLR2004 - would be shown as 1000
 
 
 def share(part: int, whole: int) -> str:
-    """`97.5 %`, `under 0.1 %`, `–` of nothing."""
+    """`97.5 %`, `under 0.1 %`, `over 99.9 %`, `–` of nothing."""
     if not whole:
         return "–"
     per_cent = 100 * part / whole
     if 0 < per_cent < 0.1:  # noqa: PLR2004 - would be shown as 0.0
         return "under 0.1 %"
+    if 99.95 <= per_cent < 100:  # noqa: PLR2004 - would be shown as 100
+        return "over 99.9 %"
     return f"{per_cent:.1f} %" if per_cent % 1 else f"{per_cent:.0f} %"
 
 
@@ -82,12 +86,14 @@ def _unit_for(seconds: float) -> tuple[int, float, str]:
 
 
 def rate(per_second: float) -> str:
-    """`212 requests/s`; slower than one a second, per minute."""
+    """`212 requests/s`; slower than one a second, per minute, and slower than that, per hour."""
     if per_second >= 9.95:  # noqa: PLR2004 - three digits are enough
         return f"{per_second:,.0f} requests/s"
     if per_second >= 1:
         return f"{per_second:.1f} requests/s"
-    return f"{per_second * MINUTE:.1f} requests/min"
+    if per_second * MINUTE >= 0.1 or not per_second:  # noqa: PLR2004 - would be shown as 0.0
+        return f"{per_second * MINUTE:.1f} requests/min"
+    return f"{per_second * HOUR:.1f} requests/h"
 
 
 def ago(timestamp: int | None, now: float) -> str:

@@ -232,9 +232,9 @@ def test_attempts_are_told_in_words() -> None:
 
 def test_the_doctor_reminds_of_a_pause() -> None:
     """It is easily forgotten, and no fault."""
-    two = [ReadyUpstream(name="small", paused=True), ReadyUpstream(name="large")]
+    two = [ReadyUpstream(name="rack 2/small", paused=True), ReadyUpstream(name="large")]
     (found,) = paused(Readiness(status="ok", upstreams=two))
 
-    assert (found.name, found.state) == ("upstream small", "note")
-    assert found.remedy == "`overnight upstreams resume small` ends the pause"
+    assert (found.name, found.state) == ("upstream rack 2/small", "note")
+    assert found.remedy == "`overnight upstreams resume 'rack 2/small'` ends the pause"
     assert list(paused(None)) == []

@@ -62,7 +62,39 @@ def test_what_is_left_is_a_range(low: float, high: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_second", "words"), [(1234.5, "1,234 requests/s"), (2.84, "2.8 requests/s"), (0.5, "30.0 requests/min")]
+    ("seconds", "words"),
+    [
+        (None, "–"),
+        (0.0, "under 1 ms"),
+        (0.0006, "1 ms"),
+        (0.32, "320 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1.0 s"),
+        (75, "1 min 15 s"),
+    ],
+)
+def test_answers_took_no_more_exactly_than_is_known(seconds: float | None, words: str) -> None:
+    assert words == human.took(seconds)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [
+        (0, 0, "–"),
+        (0, 9, "0 %"),
+        (1, 10_000, "under 0.1 %"),
+        (39, 40, "97.5 %"),
+        (9_999, 10_000, "over 99.9 %"),
+        (9, 9, "100 %"),
+    ],
+)
+def test_share_is_all_or_nothing_only_where_it_is(part: int, whole: int, words: str) -> None:
+    assert words == human.share(part, whole)
+
+
+@pytest.mark.parametrize(
+    ("per_second", "words"),
+    [(1234.5, "1,234 requests/s"), (2.84, "2.8 requests/s"), (0.5, "30.0 requests/min"), (0.001, "3.6 requests/h")],
 )
 def test_rates(per_second: float, words: str) -> None:
     """Slow models are measured by the minute."""

@@ -10,6 +10,7 @@ from overnight.domain.batch import Batch
 from overnight.domain.errors import Conflict
 from overnight.domain.ids import DEFAULT_RESOURCE
 from overnight.domain.places import State
+from overnight.domain.result import Answer
 from overnight.domain.retry import Failure, Fault
 from overnight.domain.trail import NO_TRAIL, Trail
 from overnight.services.requests import RequestService
@@ -322,3 +323,16 @@ async def test_what_was_tried_of_a_request_stays_known(house: House) -> None:
     assert third.at == pytest.approx(second.at + 2.0 + second.wait, abs=0.1)
     assert (first.wait > 0, second.wait > 0, third.wait) == (True, True, 0.0)
     assert {each.upstream for each in ended.attempts} == {house.upstream.name}
+
+
+async def test_an_attempt_has_no_status_that_the_upstream_did_not_send(house: House) -> None:
+    """The line of the request says 502 for want of a usable answer; that is a word of ours."""
+    house.upstream.script = always(Answer(status=200, body=b"<html>"))
+    batch = await house.submit(1)
+    house.start()
+    await house.reach(batch)
+
+    detail = await requests_of(house).one(ME, batch.id, "r0")
+
+    assert detail.row.status_code == 502
+    assert {(each.status, each.fault) for each in detail.trail.attempts} == {(0, Fault.UNREADABLE)}

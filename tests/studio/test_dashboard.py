@@ -47,13 +47,20 @@ def points(**changes: tuple[float, ...]) -> Points:
         (
             {"done": (300.0, 212.25), "failed": (0.0, 1.5), "tokens_in": (0.0, 4000.0), "tokens_out": (0.0, 100.0)},
             (
-                "212.2 requests a second succeed now, and 1.5 fail; at most it was 300.0. "
+                "212 requests/s succeed now, and 1.5 requests/s fail; at most it was 300 requests/s. "
                 "They use 4,100 tokens a second. Counted since the service started, 10 s ago."
             ),
         ),
         (
             {"done": (3.0, 2.0)},
-            "2.0 requests a second succeed now; at most it was 3.0. Counted since the service started, 10 s ago.",
+            "2.0 requests/s succeed now; at most it was 3.0 requests/s. Counted since the service started, 10 s ago.",
+        ),
+        (
+            {"done": (1 / 900, 0.0), "failed": (0.0, 1 / 900)},
+            (
+                "No request succeeds now, and 4.0 requests/h fail; at most it was 4.0 requests/h. "
+                "Counted since the service started, 10 s ago."
+            ),
         ),
     ],
 )

@@ -133,6 +133,16 @@ def test_a_length_that_cannot_be_takes_no_memory(ended: Ended) -> None:
         assert any("points behind the end" in refusal for refusal in refusals)
 
 
+@pytest.mark.parametrize("first", [b"ovnplc1\n", b"ovnplc3\n"])
+def test_places_of_another_version_are_not_known_and_no_damage(ended: Ended, first: bytes) -> None:
+    with capture_logs() as logs:
+        refusals = ended.with_blob(ended.places, first + ended.held[ended.places][len(MAGIC) :])
+
+    assert len(refusals) == len(ended.looks)
+    assert all("is not known any more" in refusal and "another version" in refusal for refusal in refusals)
+    assert logs == []
+
+
 async def test_it_is_logged_with_its_reason_and_no_word_of_a_request(tmp_path: Path) -> None:
     ended = await end_one(Shop(tmp_path))
     ended.shop.blobs.held[ended.places] = b"ovn"

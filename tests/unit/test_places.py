@@ -113,6 +113,11 @@ def test_a_summary_that_cannot_be_there_is_not_looked_for(length: int) -> None:
         (b'{"total":2}', "not as many entries"),
         (b'{"total":1,"trails":1}', "not as many entries"),
         (f'{{"total":2,"trails":-{ENTRY_BYTES}}}'.encode(), "not as many entries"),
+        (f'{{"total":-1,"trails":{2 * ENTRY_BYTES}}}'.encode(), "not as many entries"),
+        (b'{"total":1,"throughput":{"width":0}}', "cannot be read"),
+        (b'{"total":1,"throughput":{"start":-1}}', "cannot be read"),
+        (b'{"total":1,"throughput":{"stretches":[[0,-1]]}}', "cannot be read"),
+        (b'{"total":1,"throughput":{"p50":1e300}}', "cannot be read"),
         (b'{"total":1,"reasons":[{"state":2,"code":"c","count":1,"first_line":1}]}', "an entry that it has not"),
         (b'{"total":1,"reasons":[{"state":2,"code":"c","count":1,"first_line":-1}]}', "an entry that it has not"),
         (b'{"total":1,"reasons":[{"state":9,"code":"c","count":1,"first_line":0}]}', "cannot be read"),
@@ -200,6 +205,22 @@ def test_reasons_beyond_a_hundred_are_one() -> None:
     known = reasons.known()
     assert len(known) == REASONS_KEPT + 1
     assert known[-1] == Reason(state=State.FAILED, code=OTHER, count=3, first_line=REASONS_KEPT)
+
+
+def test_a_code_that_is_known_stays_itself_at_one_upstream_too_many() -> None:
+    """Whoever filters by the code must find all of them."""
+    reasons = Reasons()
+
+    for line in range(REASONS_KEPT + 3):
+        reasons.add(State.FAILED, "busy", line, f"upstream-{line}")
+    reasons.add(State.FAILED, "new", 0, "upstream-0")
+
+    known = reasons.known()
+    assert len(numbers_of(known, "busy")) == REASONS_KEPT + 1
+    assert known[REASONS_KEPT:] == (
+        Reason(state=State.FAILED, code="busy", count=3, first_line=REASONS_KEPT),
+        Reason(state=State.FAILED, code=OTHER, count=1, first_line=0),
+    )
 
 
 def test_what_did_not_run_never_counts_as_failed() -> None:

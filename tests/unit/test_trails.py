@@ -76,6 +76,15 @@ class TestTrail:
     def test_what_is_no_trail_costs_nothing(self, data: bytes) -> None:
         assert decode_trail(data) == NO_TRAIL
 
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 1e300])
+    @pytest.mark.parametrize("field", ["at", "seconds", "wait"])
+    def test_a_time_that_cannot_be_is_not_believed(self, field: str, number: float) -> None:
+        assert decode_trail(encode_trail(Trail((replace(made(), **{field: number}),)))) == NO_TRAIL
+
+    @pytest.mark.parametrize("trail", [Trail((), -1), Trail((made(status=-1),)), Trail((made(status=1_000),))])
+    def test_a_number_that_cannot_be_is_not_believed(self, trail: Trail) -> None:
+        assert decode_trail(encode_trail(trail)) == NO_TRAIL
+
     def test_a_long_name_is_cut(self) -> None:
         assert name_of("x" * 100) == "x" * 64
 
@@ -89,6 +98,7 @@ class TestDurations:
 
         half, most = quantile(counts, 0.5), quantile(counts, 0.95)
 
+        assert (half, most) == (float(f"{half:.3g}"), float(f"{most:.3g}"))
         assert half == pytest.approx(seconds, rel=0.1)
         assert most == pytest.approx(seconds * 4, rel=0.1)
 
@@ -168,6 +178,17 @@ class TestServices:
         assert details[1].row == rows[1]
 
     @pytest.mark.parametrize("ended", [False, True])
+    async def test_a_clock_that_is_centuries_ahead_does_not_keep_a_batch_from_ending(
+        self, shop: Shop, ended: bool
+    ) -> None:
+        batch = await shop.begin(some(1))
+        await shop.record(batch, tried(good(0), made(at=2.0**33)))
+        if ended:
+            batch = await shop.end(batch)
+
+        assert [row.ended_at for row in (await shop.page(batch)).rows] == [2**32 - 1]
+
+    @pytest.mark.parametrize("ended", [False, True])
     async def test_failures_are_grouped_by_upstream_and_found_by_it(self, shop: Shop, ended: bool) -> None:
         batch = await shop.begin(some(6))
         await shop.record(
@@ -194,6 +215,14 @@ class TestServices:
         assert await lines(upstream="nobody") == []
         assert (await shop.page(batch)).upstreams == ("a", "b")
         assert await lines(state=UNRUN) == ([5] if ended else [])
+
+    async def test_an_upstream_with_a_long_name_is_found_by_all_of_it(self, shop: Shop) -> None:
+        """As other calls give it."""
+        name = "rack-" * 20
+        batch = await shop.begin(some(2))
+        await shop.record(batch, tried(good(1), made(name_of(name))))
+
+        assert [row.line for row in (await shop.page(batch, upstream=name)).rows] == [1]
 
     @pytest.mark.parametrize("ended", [False, True])
     async def test_a_batch_tells_how_it_got_on(self, shop: Shop, ended: bool) -> None:

@@ -59,7 +59,9 @@ class RequestObject(BaseModel):
     input_tokens: int
     output_tokens: int
     upstream: str | None = Field(description="Which made the last attempt; null if none is known.")
-    attempt_count: int = Field(description="How many attempts were made; 255 for more.")
+    attempt_count: int = Field(
+        description="How many attempts led to its end, 255 for more; 0 before that, and if none did."
+    )
     seconds: float | None = Field(description="How long the last attempt took.")
     ended_at: int | None = Field(description="When the last attempt ended, in unix seconds.")
 
@@ -127,8 +129,8 @@ class AttemptObject(BaseModel):
     upstream: str
     at: float = Field(description="When it began, in unix seconds.")
     seconds: float = Field(description="How long it took.")
-    status_code: int | None = Field(description="The status of the answer; null if none came.")
-    fault: str | None = Field(description="Why there was no usable answer; null otherwise.")
+    status_code: int | None = Field(description="The status of the answer; null if none came that can be used.")
+    fault: str | None = Field(description="Why none came; null otherwise.")
     wait: float = Field(description="For how many seconds the next attempt was put off; 0 after the last.")
 
     @classmethod
@@ -164,7 +166,7 @@ class FailureGroupObject(BaseModel):
     """Requests without success for the same reason at one upstream."""
 
     code: str
-    upstream: str | None = Field(description="Which made the last attempt; null if none is known.")
+    upstream: str | None = Field(description="Which made the last attempt; null if none is known, or too many are.")
     status: RequestState
     count: int
     first_line: int

@@ -62,7 +62,8 @@ def request_routes(context: Context) -> APIRouter:
     @routes.get("/batches/{batch_id}/throughput", response_model=ThroughputObject)
     async def get_throughput(request: Request, batch_id: str) -> Response:
         """Say how a batch got on over time: what ended, how long it took, and its tokens."""
-        return reply(ThroughputObject.of(await requests.throughput(context.resource(request), BatchId(batch_id))))
+        found = await requests.throughput(context.resource(request), BatchId(batch_id))
+        return await asyncio.to_thread(lambda: reply(ThroughputObject.of(found)))
 
     @routes.get("/batches/{batch_id}/newest", response_model=NewestResults)
     async def list_newest_results(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,7 +115,7 @@ def paused(readiness: Readiness | None) -> Iterator[Finding]:
     """Name the upstreams that somebody paused: it is easily forgotten."""
     for each in readiness.upstreams if readiness else ():
         if each.paused:
-            remedy = f"`overnight upstreams resume {each.name}` ends the pause"
+            remedy = f"`overnight upstreams resume {shlex.quote(each.name)}` ends the pause"
             yield Finding(f"{UPSTREAM} {each.name}", ok=True, detail="paused: it is sent nothing", remedy=remedy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import wraps
@@ -216,7 +217,7 @@ def pause(session: Session, name: str) -> None:
     session.console.say(f"nothing more is sent to {paused.id}, until it is resumed or the service restarts{ending}")
     if alone := _left_without(known, paused):
         session.console.say(f"no other upstream serves {human.listing(alone)} now: those requests wait")
-    session.console.suggest(f"`overnight upstreams resume {paused.id}` ends the pause")
+    session.console.suggest(f"`overnight upstreams resume {shlex.quote(paused.id)}` ends the pause")
 
 
 @upstreams.command(

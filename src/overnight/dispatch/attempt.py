@@ -75,7 +75,8 @@ class Attempts:
             upstream=name_of(upstream.name),
             at=self._clock.now() - seconds,
             seconds=seconds,
-            status=outcome.status or 0,
+            # The status of a failure is ours, made up for the line of the request.
+            status=outcome.status if isinstance(outcome, Answer) else 0,
             fault=outcome.fault if isinstance(outcome, Failure) else "",
         )
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 _GROWTH = 1.2
 # Upper ends in seconds, from a millisecond to over an hour: a quantile is off by a tenth at most.
 _ENDS = tuple(0.001 * _GROWTH**step for step in range(84))
+# With no more digits than are known.
+_MIDDLES = tuple(float(f"{end / _GROWTH**0.5:.3g}") for end in _ENDS)
 
 
 def no_durations() -> list[int]:
@@ -30,6 +32,5 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     for place, count in enumerate(counts):
         passed += count
         if count and passed >= wanted:
-            end = _ENDS[min(place, len(_ENDS) - 1)]
-            return float(end / _GROWTH**0.5)
+            return _MIDDLES[min(place, len(_MIDDLES) - 1)]
     return None

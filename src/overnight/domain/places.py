@@ -7,6 +7,7 @@ errors, and the names of upstreams.
 
 from __future__ import annotations
 
+import re
 import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAGIC = b"ovnplc2\n"
+_ANY_VERSION = re.compile(rb"ovnplc[0-9]\n")
 # Offsets have 40 bits: the low 32, then the high 8.
 _ENTRY = struct.Struct("<IBIIBIBBHIIBBIIIH")
 _SUMMARY_LENGTH = struct.Struct("<I")
@@ -30,12 +32,13 @@ _MOST = (1 << 40) - 1
 _LOW = (1 << 32) - 1
 
 REASONS_KEPT = 100
-"""So many different reasons are told apart; whatever comes after them is ``other``, for each state."""
+"""So many different reasons are told apart. A later one counts for all upstreams together if its code is known, else it
+is ``other``, for each state."""
 OTHER = "other"
 _LONGEST_CODE = 64
 _MOST_UPSTREAMS = 255
 MOST_ATTEMPTS = 255
-MOST_MILLISECONDS = (1 << 32) - 1
+MOST_MILLISECONDS = MOST_ENDED_AT = (1 << 32) - 1
 
 
 class State(IntEnum):
@@ -49,6 +52,10 @@ class State(IntEnum):
 
 class DamagedPlaces(Exception):
     """A blob of places, or what it points to, is not what was written."""
+
+
+class OtherPlaces(Exception):
+    """A blob of places is whole, as far as can be seen, but another version of this service laid it out."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -80,7 +87,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """Why requests have no success: how many, and which was the first of them.
 
-    ``upstream`` made the last attempt; it is empty where none did.
+    ``upstream`` made the last attempt; it is empty where none did, and where there are too many to tell them apart.
     """
 
     state: State
@@ -108,6 +115,7 @@ class Reasons:
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[State, str, str], int] = {}
+        self._codes: set[tuple[State, str]] = set()
         self._counts: list[int] = []
         self._first: list[int] = []
 
@@ -116,8 +124,7 @@ class Reasons:
         key = (state, code[:_LONGEST_CODE], upstream)
         number = self._numbers.get(key)
         if number is None:
-            if len(self._numbers) >= REASONS_KEPT:
-                key = (state, OTHER, "")
+            key = self._fitting(key)
             number = self._numbers.get(key, len(self._numbers) + 1)
             if number > len(self._counts):
                 self._counts.append(0)
@@ -127,6 +134,13 @@ class Reasons:
         self._counts[number - 1] += 1
         self._first[number - 1] = min(self._first[number - 1], line)
         return number
+
+    def _fitting(self, key: tuple[State, str, str]) -> tuple[State, str, str]:
+        state, code, _ = key
+        if len(self._numbers) < REASONS_KEPT:
+            self._codes.add((state, code))
+            return key
+        return (state, code if (state, code) in self._codes else OTHER, "")
 
     def known(self) -> tuple[Reason, ...]:
         """Give what was counted, in the order of the numbers."""
@@ -245,6 +259,15 @@ def _among(found: Iterator[int], column: bytes | bytearray, values: frozenset[in
     return (number for number in found if column[number] in values)
 
 
+def check_magic(head: bytes) -> None:
+    """Look at how a blob begins. Raises ``DamagedPlaces`` and ``OtherPlaces``."""
+    if head == MAGIC:
+        return
+    if _ANY_VERSION.fullmatch(head):
+        raise OtherPlaces
+    raise DamagedPlaces("it does not begin as it should")
+
+
 def encode_summary(summary: Summary) -> bytes:
     """Lay out what follows the entries."""
     data = msgspec.json.encode(summary)
@@ -269,7 +292,7 @@ def decode_summary(data: bytes, start: int) -> Summary:
         summary = msgspec.json.decode(data, type=Summary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedPlaces("its summary cannot be read") from error
-    if summary.trails < 0 or trails_at(summary.total) + summary.trails != start:
+    if summary.total < 0 or summary.trails < 0 or trails_at(summary.total) + summary.trails != start:
         raise DamagedPlaces("it has not as many entries as it says")
     if not all(0 <= reason.first_line < summary.total for reason in summary.reasons):
         raise DamagedPlaces("its summary names an entry that it has not")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -14,16 +14,20 @@ if TYPE_CHECKING:
 
 MOST_STRETCHES = 240
 
+# A throughput is read from where a failing disk may have changed it: what could not be counted is not believed.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
+
 
 class Stretch(msgspec.Struct, frozen=True, array_like=True):
     """What ended within one stretch of time; ``p50`` and ``p95`` say how many seconds the successes took."""
 
-    succeeded: int = 0
-    failed: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    p50: float | None = None
-    p95: float | None = None
+    succeeded: _Count = 0
+    failed: _Count = 0
+    input_tokens: _Count = 0
+    output_tokens: _Count = 0
+    p50: _Seconds | None = None
+    p95: _Seconds | None = None
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +36,11 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     ``p50`` and ``p95`` are those of all successes.
     """
 
-    start: int = 0
-    width: int = 1
-    stretches: tuple[Stretch, ...] = ()
-    p50: float | None = None
-    p95: float | None = None
+    start: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
+    width: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1
+    stretches: Annotated[tuple[Stretch, ...], msgspec.Meta(max_length=MOST_STRETCHES)] = ()
+    p50: _Seconds | None = None
+    p95: _Seconds | None = None
 
 
 NO_THROUGHPUT = Throughput()

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 ATTEMPTS_KEPT = 16
 """So many of the newest attempts of a request are remembered; of those before them only how many there were."""
 _LONGEST_NAME = 64
 
+# A trail is read from where a failing disk may have changed it: no number that could not be a time is believed.
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
+
 
 class Attempted(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One attempt: ``at`` is when it began (unix seconds), ``seconds`` how long it took.
 
-    ``status`` is 0 where no answer came, and ``fault`` says why, else empty. ``wait`` is for how many seconds the next
-    attempt was put off, 0 after the last.
+    ``status`` is 0 where no usable answer came, and ``fault`` says why, else empty. ``wait`` is for how many seconds
+    the next attempt was put off, 0 after the last.
     """
 
     upstream: str
-    at: float
-    seconds: float
-    status: int = 0
+    at: _Seconds
+    seconds: _Seconds
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0
     fault: str = ""
-    wait: float = 0.0
+    wait: _Seconds = 0.0
 
 
 class Trail(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The newest attempts, oldest first, and how many there were before them."""
 
     attempts: tuple[Attempted, ...] = ()
-    forgotten: int = 0
+    forgotten: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def then(self, made: Attempted) -> Trail:
         """Add an attempt."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.places import Reasons, State, Upstreams
+from overnight.domain.places import MOST_ENDED_AT, Reasons, State, Upstreams
 from overnight.domain.reason import ending
 from overnight.domain.result import ResultKind
 from overnight.domain.throughput import ThroughputCount
@@ -42,13 +42,13 @@ class Findings:
         if not trail.attempts:
             return _UNKNOWN
         last = trail.attempts[-1]
-        ended_at = max(0.0, last.at + last.seconds)
+        ended_at = last.at + last.seconds
         self.throughput.add(ended_at, last.seconds, frame.usage, succeeded=frame.kind is ResultKind.SUCCEEDED)
         return Last(
             upstream=self.upstreams.number(last.upstream),
             attempts=trail.count,
             milliseconds=round(last.seconds * 1_000),
-            ended_at=int(ended_at),
+            ended_at=min(int(ended_at), MOST_ENDED_AT),
         )
 
     def failed(self, line: int, record: bytes, upstream: int) -> int:

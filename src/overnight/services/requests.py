@@ -12,7 +12,7 @@ import structlog
 
 from overnight.domain.blob_keys import index_key, places_key
 from overnight.domain.errors import Conflict, NotFound, Unavailable
-from overnight.domain.places import DamagedPlaces, State, unpack
+from overnight.domain.places import DamagedPlaces, OtherPlaces, State, unpack
 from overnight.domain.reason import ending
 from overnight.domain.throughput import NO_THROUGHPUT, Throughput
 from overnight.domain.trail import NO_TRAIL, Trail, decode_trail
@@ -78,7 +78,7 @@ class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests without success for the same reason, at one upstream; empty where no attempt was made.
+    """Requests without success for the same reason, at one upstream; empty where no attempt was made, or at too many.
 
     What is known of the first is empty once its files are gone.
     """
@@ -240,7 +240,7 @@ class RequestService:
         async with AsyncExitStack() as stack:
             try:
                 opened = await self._open_ended(batch, stack)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, OtherPlaces) as error:
                 raise _not_known(batch) from error
             except DamagedPlaces as error:
                 raise _damaged(batch, error) from error
@@ -272,6 +272,8 @@ class RequestService:
             if again:
                 message = f"The requests of the batch '{batch.id}' cannot be read now. Try again later."
                 raise Unavailable(message) from error
+        except OtherPlaces as error:
+            raise _not_known(batch) from error
         except DamagedPlaces as error:
             raise _damaged(batch, error) from error
         # It has ended meanwhile, and what belonged to its run is gone.
@@ -354,7 +356,8 @@ async def _group(opened: _Opened, reason: Reason) -> FailureGroup:
 def _not_known(batch: Batch) -> Conflict:
     message = (
         f"Where the requests of the batch '{batch.id}' lie is not known any more: its files are gone, or it ended under"
-        " a version that did not write this down. Read its output and error file while they are there."
+        " another version, which did not write this down, or not like this one. Read its output and error file while"
+        " they are there."
     )
     return Conflict(message)
 

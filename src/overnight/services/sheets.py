@@ -21,6 +21,7 @@ from overnight.domain.places import (
     State,
     Summary,
     Wanted,
+    check_magic,
     decode_summary,
     matching,
     numbers_of,
@@ -29,6 +30,7 @@ from overnight.domain.places import (
     unpack,
 )
 from overnight.domain.reason import custom_id_in
+from overnight.domain.trail import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,8 +171,9 @@ class EndedSheet:
 
     def _summary(self) -> Summary:
         size = os.fstat(self._places).st_size
-        if size < len(MAGIC) + TAIL_BYTES or os.pread(self._places, len(MAGIC), 0) != MAGIC:
-            raise DamagedPlaces("it does not begin as it should")
+        check_magic(os.pread(self._places, len(MAGIC), 0))
+        if size < len(MAGIC) + TAIL_BYTES:
+            raise DamagedPlaces("it does not end as it should")
         start, length = summary_span(os.pread(self._places, TAIL_BYTES, size - TAIL_BYTES), size)
         return decode_summary(os.pread(self._places, length, start), start)
 
@@ -346,7 +349,8 @@ def _wanted(sheet: Sheet, query: RequestQuery) -> Wanted:
     if query.code is not None:
         reasons = numbers_of(sheet.reasons, query.code)
     if query.upstream is not None:
-        upstreams = frozenset(number for number, name in enumerate(sheet.upstreams, 1) if name == query.upstream)
+        wanted = name_of(query.upstream)
+        upstreams = frozenset(number for number, name in enumerate(sheet.upstreams, 1) if name == wanted)
     return Wanted(state=query.state, reasons=reasons, upstreams=upstreams)
 
 

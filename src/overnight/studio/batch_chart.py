@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from overnight import human
+from overnight.domain.throughput import MOST_STRETCHES, Stretch
+from overnight.studio.dashboard import now_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,42 +39,47 @@ class BatchChart(msgspec.Struct, frozen=True, kw_only=True):
 
 def batch_chart(found: Throughput, now: float | None) -> BatchChart:
     """Turn what is known of a batch into lines; ``now`` is ``None`` once it has ended."""
-    stretches = found.stretches
-    if now is not None:
-        # The last stretch of a batch that runs is not over, so its counts would look like a collapse.
-        over = int(now - 1 - found.start) // found.width
-        stretches = stretches[: max(over, 0)]
-    times = tuple(float(found.start + place * found.width) for place in range(len(stretches) + 1)) if stretches else ()
+    stretches, end = (found.stretches, None) if now is None else _until(found, now)
+    times = [float(found.start + place * found.width) for place in range(len(stretches) + 1)] if stretches else []
+    if times and end is not None:
+        times[-1] = end
     done = _rates([each.succeeded for each in stretches], found.width)
     failed = _rates([each.failed for each in stretches], found.width)
     return BatchChart(
-        length=len(stretches) * found.width,
+        length=int(times[-1]) - found.start if times else 0,
         end=times[-1] if times else 0.0,
-        times=times,
+        times=tuple(times),
         done=done,
         failed=failed,
-        p50=_from_the_start([_rounded(each.p50) for each in stretches]),
-        p95=_from_the_start([_rounded(each.p95) for each in stretches]),
+        p50=_from_the_start([each.p50 for each in stretches]),
+        p95=_from_the_start([each.p95 for each in stretches]),
         tokens_in=_rates([each.input_tokens for each in stretches], found.width),
         tokens_out=_rates([each.output_tokens for each in stretches], found.width),
         summary=_in_words(found, done, failed, runs=now is not None),
     )
 
 
+def _until(found: Throughput, now: float) -> tuple[Sequence[Stretch], float]:
+    """Give the stretches of a batch that runs up to now, and where the last of them ends.
+
+    The newest is not over, so its counts would look like a collapse. Those since the newest result are empty: a batch
+    that stands still must not look as if it went on.
+    """
+    over = max(int(now - 1 - found.start) // found.width, 0)
+    quiet = over - len(found.stretches) if found.stretches else 0
+    return (*found.stretches[:over], *((Stretch(),) * min(quiet, MOST_STRETCHES))), found.start + over * found.width
+
+
 def _rates(counts: list[int], width: int) -> tuple[float, ...]:
     window = -(-len(counts) // _SMOOTHED) or 1
-    sums = [sum(counts[max(0, place - window + 1) : place + 1]) for place in range(len(counts))]
-    spans = [min(place + 1, window) * width for place in range(len(counts))]
-    return _from_the_start([round(count / seconds, 2) for count, seconds in zip(sums, spans, strict=True)])
+    sums = list(accumulate(counts, initial=0))
+    rates = [(sums[end] - sums[max(0, end - window)]) / (min(end, window) * width) for end in range(1, len(counts) + 1)]
+    return _from_the_start([float(f"{rate:.4g}") for rate in rates])
 
 
 def _from_the_start(values: list[T]) -> tuple[T, ...]:
     """Let the line begin where the first stretch does."""
     return (*values[:1], *values)
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else float(f"{seconds:.3g}")
 
 
 def _in_words(found: Throughput, done: Sequence[float], failed: Sequence[float], *, runs: bool) -> str:
@@ -83,6 +91,5 @@ def _in_words(found: Throughput, done: Sequence[float], failed: Sequence[float],
         else ""
     )
     if runs:
-        failing = f", and {failed[-1]:,.1f} fail" if failed[-1] else ""
-        return f"{done[-1]:,.1f} requests a second succeed now{failing}; at most it was {max(done):,.1f}.{answers}"
-    return f"At most {max(done):,.1f} requests a second succeeded.{answers}"
+        return f"{now_in_words(done, failed)}{answers}"
+    return f"At most {human.rate(max(done))} succeeded.{answers}" if any(done) else "No request succeeded."

@@ -82,7 +82,8 @@ class BatchPages:
             # The panel of the failures says why.
             found = NO_THROUGHPUT
         now = None if batch.ended else self._parts.clock.now()
-        return Response(msgspec.json.encode(batch_chart(found, now)), media_type="application/json")
+        drawn = await asyncio.to_thread(lambda: msgspec.json.encode(batch_chart(found, now)))
+        return Response(drawn, media_type="application/json")
 
     async def results(self, request: Request) -> Response:
         visitor = await self._sessions.visitor(request)

@@ -110,18 +110,23 @@ def chart(points: Points, now: float) -> Chart:
 
 
 def _rounded(rates: Iterable[float]) -> tuple[float, ...]:
-    return tuple(round(rate, 2) for rate in rates)
+    return tuple(float(f"{rate:.4g}") for rate in rates)
 
 
 def _in_words(points: Points, now: float) -> str:
     since = f"Counted since the service started, {human.ago(int(points.since), now)}."
     if not any(points.done) and not any(points.failed):
         return f"No request has ended in this time. {since}"
-    failing = f", and {points.failed[-1]:,.1f} fail" if points.failed[-1] else ""
     tokens = points.tokens_in[-1] + points.tokens_out[-1]
     used = f" They use {tokens:,.0f} tokens a second." if tokens else ""
-    most = max(points.done)
-    return f"{points.done[-1]:,.1f} requests a second succeed now{failing}; at most it was {most:,.1f}.{used} {since}"
+    return f"{now_in_words(points.done, points.failed)}{used} {since}"
+
+
+def now_in_words(done: Sequence[float], failed: Sequence[float]) -> str:
+    """Say of rates, which are requests a second, how the newest compare with the highest; there is at least one."""
+    succeeding = f"{human.rate(done[-1])} succeed now" if done[-1] else "No request succeeds now"
+    failing = f", and {human.rate(failed[-1])} fail" if failed[-1] else ""
+    return f"{succeeding}{failing}; at most it was {human.rate(max(done)) if any(done) else 'none'}."
 
 
 def upstream_row(

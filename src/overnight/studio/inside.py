@@ -203,12 +203,19 @@ def list_of(page: RequestPage | None, wanted: Wanted, home: str, problem: str = 
     return msgspec.structs.replace(
         found,
         rows=tuple(row_of(row, home) for row in page.rows),
-        upstreams=tuple(page.upstreams) if len(page.upstreams) > 1 or wanted.upstream else (),
+        upstreams=_choices(page.upstreams, wanted.upstream),
         place=_place(page, wanted),
         bound=_bound(page, wanted) if stopped else "",
         before=_before(wanted, home),
         after="" if page.next_offset is None else wanted.url(home, offset=page.next_offset),
     )
+
+
+def _choices(known: Sequence[str], wanted: str) -> tuple[str, ...]:
+    """Give what can be chosen, and always what is: a filter that is not shown could not be taken away."""
+    if not wanted:
+        return tuple(known) if len(known) > 1 else ()
+    return tuple(known) if wanted in known else (*known, wanted)
 
 
 def _place(page: RequestPage, wanted: Wanted) -> str:

@@ -21,6 +21,7 @@ function begin(figure) {
   });
   const columns = places.flatMap(({ names }) => names);
   const every = Number(figure.dataset.every || 2000);
+  const least = Number(figure.dataset.least || 1);
   let data = null;
 
   function clock(time) {
@@ -38,7 +39,7 @@ function begin(figure) {
       legend: { show: false },
       scales: {
         x: { range: (_, first, last) => (data.length ? [data.end - data.length, data.end] : [Math.min(first, last - 60), last]) },
-        y: { range: (_, __, most) => [0, Math.max(names.includes("p50") ? 0.01 : 1, (most || 0) * 1.15)] },
+        y: { range: (_, __, most) => [0, Math.max(least, (most || 0) * 1.15)] },
       },
       axes: [{ ...axis, values: (_, times) => times.map(clock), space: 90, size: 28 }, { ...axis, values: (_, all) => all.map((each) => number.format(each)), size: 48 }],
       series: [{}, ...names.map((name, order) => {

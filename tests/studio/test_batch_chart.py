@@ -5,14 +5,14 @@ from __future__ import annotations
 from overnight.domain.throughput import NO_THROUGHPUT, Stretch, Throughput
 from overnight.studio.batch_chart import batch_chart
 
-BEGAN = 1_790_000_000
+BEGAN = 1_790_000_000.0
 STRETCHES = (
     Stretch(100, 0, 1_000, 200, 0.5, 1.0),
     Stretch(50, 10, 500, 100, 0.7, 1.2),
     Stretch(),
     Stretch(10, 0, 10, 10, 1.0, 1.0),
 )
-SOME = Throughput(start=BEGAN, width=2, stretches=STRETCHES, p50=0.52, p95=1.23)
+SOME = Throughput(start=int(BEGAN), width=2, stretches=STRETCHES, p50=0.52, p95=1.23)
 
 
 def test_lines_begin_with_the_first_result_and_are_per_second():
@@ -61,14 +61,14 @@ def test_chart_of_a_batch_that_has_stood_still_for_days_reaches_up_to_now_and_st
 
 
 def test_rates_of_a_slow_batch_are_no_zero():
-    drawn = batch_chart(Throughput(start=BEGAN, width=512, stretches=(Stretch(1), Stretch(1, 1))), None)
+    drawn = batch_chart(Throughput(start=int(BEGAN), width=512, stretches=(Stretch(1), Stretch(1, 1))), None)
 
     assert drawn.done == (0.001953, 0.001953, 0.001953)
     assert drawn.summary == "At most 0.1 requests/min succeeded."
 
 
 def test_batch_without_a_success_says_so():
-    failing = Throughput(start=BEGAN, width=2, stretches=(Stretch(0, 4),))
+    failing = Throughput(start=int(BEGAN), width=2, stretches=(Stretch(0, 4),))
 
     assert batch_chart(failing, None).summary == "No request succeeded."
     assert (
@@ -78,7 +78,7 @@ def test_batch_without_a_success_says_so():
 
 
 def test_rates_of_a_long_batch_are_smoothed():
-    drawn = batch_chart(Throughput(start=BEGAN, stretches=(Stretch(24), Stretch()) * 24), None)
+    drawn = batch_chart(Throughput(start=int(BEGAN), stretches=(Stretch(24), Stretch()) * 24), None)
 
     assert drawn.done[:3] == (24.0, 24.0, 12.0)
     assert set(drawn.done[2:]) == {12.0}

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import cast
+
 import pytest
 
-from overnight.services.sheets import RequestPage
+from overnight.domain.batch import Batch
+from overnight.domain.places import State
+from overnight.domain.trail import ATTEMPTS_KEPT, NO_TRAIL, Attempted
+from overnight.services.requests import RequestDetail
+from overnight.services.sheets import RequestPage, RequestRow
 from overnight.studio.inside import Wanted, list_of
+from overnight.studio.one_request import view_of
 from overnight.studio.templating import Templates
 
 HOME = "/studio/batches/batch_1"
@@ -34,3 +42,25 @@ def test_upstream_that_is_asked_for_is_always_among_the_choices(known: tuple[str
 
 def test_one_upstream_is_no_choice():
     assert "<select" not in rendered(Wanted(), "a")
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, ["first", "+ 5.0 s"]), (ATTEMPTS_KEPT + 1, ["then", "+ 5.0 s"])])
+def test_first_attempt_that_is_listed_is_called_first_only_if_it_was(count: int, expected: list[str]):
+    """Times count from it; how long after the very first it was is not known any more."""
+    trail = NO_TRAIL
+    for number in range(count):
+        trail = trail.then(Attempted(upstream="a", at=1_790_000_000.0 + 5 * number, seconds=0.1, status=503))
+    detail = RequestDetail(row=RequestRow(line=0, custom_id="r", state=State.FAILED), asked=None, got=None, trail=trail)
+
+    one = view_of(detail, cast("Batch", SomeBatch), HOME, None)
+    page = Templates("").render("parts/request.html", one=one)
+
+    assert re.findall(r'<li><span class="num sub">([^<]*)</span>', page)[:2] == expected
+    assert ("1 attempt before" in page) == (count > ATTEMPTS_KEPT)
+
+
+class SomeBatch:
+    """As much of a batch as a request needs."""
+
+    ended = True
+    total = 3

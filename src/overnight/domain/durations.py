@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 _GROWTH = 1.2
 # Upper ends in seconds, from a millisecond to over an hour: a quantile is off by a tenth at most.
 _ENDS = tuple(0.001 * _GROWTH**step for step in range(84))
-# With no more digits than are known.
-_MIDDLES = tuple(float(f"{end / _GROWTH**0.5:.3g}") for end in _ENDS)
+# With few digits, but so many that they add nothing to the error.
+_MIDDLES = tuple(float(f"{end / _GROWTH**0.5:.4g}") for end in _ENDS)
 
 
 def no_durations() -> list[int]:

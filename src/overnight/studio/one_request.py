@@ -55,7 +55,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt: how long after the first, by whom, what it brought, how long it took, when the next was due."""
+    """One attempt: how long after the first listed one, by whom, what it brought, how long it took, what came then."""
 
     after: str
     upstream: str

@@ -225,8 +225,8 @@ class FilteredRun(Run):
         """End a request that cannot be judged; ``usage`` and ``trail`` are those of an answer that is withheld."""
         code, message = error
         record = error_line(custom_id, self.own_id(line), code, message + detail)
-        made = encode_trail(trail) if trail.attempts else b""
-        self.record(Result(line=line, kind=ResultKind.FAILED, record=record, usage=usage, trail=made))
+        result = Result(line=line, kind=ResultKind.FAILED, record=record, usage=usage, trail=encode_trail(trail))
+        self.record(result)
 
     def record(self, result: Result) -> None:
         self._found.pop(result.line, None)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
+"""A time or a duration that is read from where a failing disk may have changed it: what cannot be is not believed."""
 
 _GROWTH = 1.2
 # Upper ends in seconds, from a millisecond to over an hour: a quantile is off by a tenth at most.

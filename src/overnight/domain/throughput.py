@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from overnight.domain.durations import bin_of, no_durations, quantile
+from overnight.domain.durations import Seconds, bin_of, no_durations, quantile
 
 if TYPE_CHECKING:
     from overnight.domain.usage import Usage
@@ -16,7 +16,6 @@ MOST_STRETCHES = 240
 
 # A throughput is read from where a failing disk may have changed it: what could not be counted is not believed.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class Stretch(msgspec.Struct, frozen=True, array_like=True):
@@ -26,8 +25,8 @@ class Stretch(msgspec.Struct, frozen=True, array_like=True):
     failed: _Count = 0
     input_tokens: _Count = 0
     output_tokens: _Count = 0
-    p50: _Seconds | None = None
-    p95: _Seconds | None = None
+    p50: Seconds | None = None
+    p95: Seconds | None = None
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +38,8 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     start: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
     width: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1
     stretches: Annotated[tuple[Stretch, ...], msgspec.Meta(max_length=MOST_STRETCHES)] = ()
-    p50: _Seconds | None = None
-    p95: _Seconds | None = None
+    p50: Seconds | None = None
+    p95: Seconds | None = None
 
 
 NO_THROUGHPUT = Throughput()

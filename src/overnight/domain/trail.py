@@ -6,12 +6,11 @@ from typing import Annotated
 
 import msgspec
 
+from overnight.domain.durations import Seconds
+
 ATTEMPTS_KEPT = 16
 """So many of the newest attempts of a request are remembered; of those before them only how many there were."""
 _LONGEST_NAME = 64
-
-# A trail is read from where a failing disk may have changed it: no number that could not be a time is believed.
-_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class Attempted(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -22,11 +21,11 @@ class Attempted(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=F
     """
 
     upstream: str
-    at: _Seconds
-    seconds: _Seconds
+    at: Seconds
+    seconds: Seconds
     status: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0
     fault: str = ""
-    wait: _Seconds = 0.0
+    wait: Seconds = 0.0
 
 
 class Trail(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -64,8 +63,8 @@ def name_of(upstream: str) -> str:
 
 
 def encode_trail(trail: Trail) -> bytes:
-    """Lay out a trail: at most some 3 KB."""
-    return _encoder.encode(trail)
+    """Lay out a trail, in some 5 KB at most; an empty one is nothing."""
+    return _encoder.encode(trail) if trail.count else b""
 
 
 def decode_trail(data: bytes) -> Trail:

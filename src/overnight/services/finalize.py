@@ -17,7 +17,7 @@ import msgspec
 from overnight.domain.frame import Frame, Segment, scan
 from overnight.domain.ids import BatchId, request_id
 from overnight.domain.index import Index
-from overnight.domain.places import MAGIC, MOST_ATTEMPTS, MOST_MILLISECONDS, Place, State, Summary, encode_summary, pack
+from overnight.domain.places import MAGIC, Place, State, Summary, encode_summary, pack
 from overnight.domain.reason import status_code
 from overnight.domain.request import parse_request
 from overnight.domain.result import Count, Tally, error_line
@@ -70,8 +70,8 @@ class _Found:
         self.input_tokens[line] = frame.usage.input_tokens
         self.output_tokens[line] = frame.usage.output_tokens
         self.upstream[line] = last.upstream
-        self.attempts[line] = min(last.attempts, MOST_ATTEMPTS)
-        self.milliseconds[line] = min(last.milliseconds, MOST_MILLISECONDS)
+        self.attempts[line] = last.attempts
+        self.milliseconds[line] = last.milliseconds
         self.ended_at[line] = last.ended_at
         self.trail[line] = len(frame.trail)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.places import MOST_ENDED_AT, Reasons, State, Upstreams
+from overnight.domain.places import MOST_ATTEMPTS, MOST_ENDED_AT, MOST_MILLISECONDS, Reasons, State, Upstreams
 from overnight.domain.reason import ending
 from overnight.domain.result import ResultKind
 from overnight.domain.throughput import ThroughputCount
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Last(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The last attempt of a request, in the units of a place, and how many there were."""
+    """The last attempt of a request, in the units of a place and within its bounds, and how many there were."""
 
     upstream: int = 0
     attempts: int = 0
@@ -46,8 +46,8 @@ class Findings:
         self.throughput.add(ended_at, last.seconds, frame.usage, succeeded=frame.kind is ResultKind.SUCCEEDED)
         return Last(
             upstream=self.upstreams.number(last.upstream),
-            attempts=trail.count,
-            milliseconds=round(last.seconds * 1_000),
+            attempts=min(trail.count, MOST_ATTEMPTS),
+            milliseconds=min(round(last.seconds * 1_000), MOST_MILLISECONDS),
             ended_at=min(int(ended_at), MOST_ENDED_AT),
         )
 

@@ -12,7 +12,7 @@ from overnight.domain.batch import BatchStatus
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.domain.throughput import NO_THROUGHPUT
-from overnight.studio import following, inside, one_request, view_models
+from overnight.studio import inside, one_request, view_models
 from overnight.studio.batch_chart import batch_chart
 from overnight.studio.excerpt import visible
 from overnight.studio.pages import shell_for
@@ -99,19 +99,20 @@ class BatchPages:
         detail = await self._one(batch, request.path_params["name"], _line(request), full=full)
         target = self._target(batch) if visitor.caller.may_operate else None
         home = self._looking.home(batch)
-        one = await asyncio.to_thread(one_request.view_of, detail, batch, home, target, full=full)
-        wanted = inside.wanted_in(request.query_params)
-        if wanted.filtered:
-            one = following.view_along(one, wanted, await self._neighbours(batch, wanted, one.line), home)
+        among = await self._among(batch, inside.wanted_in(request.query_params), detail.row.line)
+        one = await asyncio.to_thread(one_request.view_of, detail, batch, home, target, among, full=full)
         if "panel" in request.query_params:
             return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/request_panel.html", one=one))
         shell = shell_for(visitor, one.row.name, "batches")
         return await self._frame.page(
-            request, "request.html", shell, batch=view_models.name_of(batch), home=wanted.url(home), one=one
+            request, "request.html", shell, batch=view_models.name_of(batch), home=among.wanted.url(home), one=one
         )
 
-    async def _neighbours(self, batch: Batch, wanted: inside.Wanted, line: int) -> following.Neighbours:
-        return await self._parts.requests.neighbours(batch.resource, batch.id, wanted.query(), line)
+    async def _among(self, batch: Batch, wanted: inside.Wanted, line: int) -> one_request.Among:
+        if not wanted.filtered:
+            return one_request.Among(wanted=wanted)
+        neighbours = await self._parts.requests.neighbours(batch.resource, batch.id, wanted.query(), line)
+        return one_request.Among(wanted=wanted, neighbours=neighbours)
 
     def _target(self, batch: Batch) -> one_request.Target | None:
         name = batch.deployment or batch.model

@@ -11,6 +11,7 @@ from overnight import human
 from overnight.domain.places import State
 from overnight.services.retry import Which
 from overnight.services.sheets import RequestQuery
+from overnight.studio import view_models
 from overnight.studio.excerpt import offset_of, visible
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         default = msgspec.structs.asdict(Wanted())
         query = urlencode({name: value for name, value in values.items() if value != default[name]})
         return f"{home}?{query}#requests" if query else f"{home}#requests"
+
+    def along(self) -> str:
+        """Give what makes a request, by its address, one of this list."""
+        values = {name: getattr(self, name) for name in FILTERS}
+        query = urlencode({name: value for name, value in values.items() if value})
+        return f"&{query}" if query else ""
+
+
+EVERY = Wanted()
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,13 +170,13 @@ def wanted_in(params: Mapping[str, str]) -> Wanted:
     )
 
 
-def row_of(row: RequestRow, home: str) -> Row:
-    """Show a request in a list."""
+def row_of(row: RequestRow, home: str, wanted: Wanted = EVERY) -> Row:
+    """Show a request of a list."""
     word, tone, icon = _LOOKS[row.state]
     return Row(
         id=f"request-{row.line}",
         name=visible(row.custom_id[:200]) if row.custom_id is not None else f"request {row.line + 1:,}",
-        url=request_url(home, row.custom_id, row.line),
+        url=request_url(home, row.custom_id, row.line, wanted),
         word=word,
         tone=tone,
         icon=icon,
@@ -180,11 +190,11 @@ def row_of(row: RequestRow, home: str) -> Row:
     )
 
 
-def request_url(home: str, custom_id: str | None, line: int) -> str:
-    """Give the address of a request: its line finds it at once, its custom_id is for people."""
+def request_url(home: str, custom_id: str | None, line: int, wanted: Wanted = EVERY) -> str:
+    """Give the address of a request of a list: its line finds it at once, its custom_id is for people."""
     # Browsers take these two for folders, whatever they are written as.
     name = "" if custom_id in {None, ".", ".."} else quote(custom_id or "", safe="")
-    return f"{home}/requests/{name}?line={line}"
+    return f"{home}/requests/{name}?line={line}{wanted.along()}"
 
 
 def list_of(page: RequestPage | None, wanted: Wanted, home: str, problem: str = "") -> RequestList:
@@ -202,13 +212,21 @@ def list_of(page: RequestPage | None, wanted: Wanted, home: str, problem: str = 
     stopped = page.next_offset is not None and len(page.rows) < wanted.limit
     return msgspec.structs.replace(
         found,
-        rows=tuple(row_of(row, home) for row in page.rows),
+        rows=tuple(row_of(row, home, wanted) for row in page.rows),
         upstreams=_choices(page.upstreams, wanted.upstream),
         place=_place(page, wanted),
         bound=_bound(page, wanted) if stopped else "",
         before=_before(wanted, home),
         after="" if page.next_offset is None else wanted.url(home, offset=page.next_offset),
     )
+
+
+def list_to_come(batch: Batch, wanted: Wanted, home: str) -> RequestList:
+    """Say why there is no list of a batch that is being validated, and where the page asks for it again."""
+    words = f"{view_models.validating(batch)}. The requests are listed here once they are let in."
+    address = wanted.url(f"{home}/requests").partition("#")[0]
+    ask_again = f"{address}{'&' if '?' in address else '?'}validating=1"
+    return msgspec.structs.replace(list_of(None, wanted, home, words), ask_again=ask_again)
 
 
 def _choices(known: Sequence[str], wanted: str) -> tuple[str, ...]:

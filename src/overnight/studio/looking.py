@@ -15,8 +15,7 @@ from overnight.domain.listing import BatchQuery
 from overnight.services.usage import UsageQuery
 from overnight.studio import dashboard, view_models
 from overnight.studio.filters import ENDED, UNENDED
-from overnight.studio.following import list_along, list_to_come
-from overnight.studio.inside import NEWEST, Inside, inside_of, list_of
+from overnight.studio.inside import NEWEST, Inside, inside_of, list_of, list_to_come
 from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
 
@@ -164,7 +163,7 @@ class Looking:
             page = await self._parts.requests.page(batch.resource, batch.id, wanted.query())
         except Conflict as error:
             return list_of(None, wanted, home, error.message)
-        return list_along(list_of(page, wanted, home))
+        return list_of(page, wanted, home)
 
     async def overview(self, resource: ResourceId, *, may_operate: bool) -> Overview:
         """Give what the first page shows."""

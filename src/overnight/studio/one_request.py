@@ -39,6 +39,16 @@ _FAULTS: dict[str, str] = {
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+class Among(msgspec.Struct, frozen=True, kw_only=True):
+    """The list that a request is one of. ``neighbours`` are the lines before and behind it there, else in the input."""
+
+    wanted: inside.Wanted = inside.EVERY
+    neighbours: tuple[int | None, int | None] | None = None
+
+
+ALONE = Among()
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request goes: the address of an upstream, and the name of the model there."""
 
@@ -92,10 +102,17 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view_of(
-    detail: RequestDetail, batch: Batch, home: str, target: Target | None, *, full: bool = False
+    detail: RequestDetail,
+    batch: Batch,
+    home: str,
+    target: Target | None,
+    among: Among = ALONE,
+    *,
+    full: bool = False,
 ) -> RequestView:
     """Put a request into what is shown of it; ``home`` is the page of its batch."""
-    row, line = inside.row_of(detail.row, home), detail.row.line
+    row, line, wanted = inside.row_of(detail.row, home, among.wanted), detail.row.line, among.wanted
+    before, after = among.neighbours or (line - 1 if line else None, line + 1 if line + 1 < batch.total else None)
     gone = "There is none, or its file was deleted or has expired."
     return RequestView(
         line=line,
@@ -104,8 +121,8 @@ def view_of(
         got=_side(detail.got, full=full, request=False),
         missing=gone if batch.ended else "There is no response yet.",
         place=f"{line + 1:,} of {batch.total:,}",
-        before=inside.request_url(home, None, line - 1) if line else "",
-        after=inside.request_url(home, None, line + 1) if line + 1 < batch.total else "",
+        before="" if before is None else inside.request_url(home, None, before, wanted),
+        after="" if after is None else inside.request_url(home, None, after, wanted),
         whole=f"{row.url}&full=1",
         full=full,
         request_id=_request_id(detail.got),

@@ -73,6 +73,12 @@ def validating(service: Service, batch_id: str) -> Iterator[None]:
         put(*before)
 
 
+def counted(service: Service, batch_id: str, tokens: int | None) -> None:
+    """Have the tokens of a batch counted, as is done last before it waits for room in its quota."""
+    with closing(sqlite3.connect(sqlite_file(service.data_dir))) as database, database:
+        database.execute("UPDATE batches SET prompt_tokens = ? WHERE id = ?", (tokens, batch_id))
+
+
 def token_in(html: str) -> str:
     found = re.search(r'name="csrf" (?:content|value)="([0-9a-f]+)"', html)
     assert found is not None, html[:500]

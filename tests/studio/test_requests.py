@@ -7,7 +7,7 @@ import re
 from urllib.parse import quote
 
 import pytest
-from tests.studio.conftest import Visitor, validating
+from tests.studio.conftest import Visitor, counted, validating
 from tests.studio.test_pages import CHAT, HOSTILE, Outline
 from tests.support.api import Api, chats, jsonl, request
 from tests.support.service import Service, eventually
@@ -326,10 +326,15 @@ def test_batch_that_is_being_validated_says_so_until_its_requests_are_there(
         filtered = visitor.page(f"{home}?status=failed")
         asked = re.findall(r'hx-get="([^"]+)" hx-trigger="every 2s"', part + filtered)
         meanwhile = [visitor.get(path.replace("&amp;", "&")).status for path in asked]
+        counted(open_service, mixed, 12)
+        goes_on = visitor.page(asked[0])
+        counted(open_service, mixed, None)
 
     assert "Checking the lines of the input. The requests are listed here once" in part
     assert "No request was let in" not in part + filtered
     assert meanwhile == [204, 204]
+    assert "Waiting for room in the quota. The requests are listed here once" in goes_on
+    assert "every 2s" in goes_on
     later, later_filtered = (visitor.page(path.replace("&amp;", "&")) for path in asked)
     assert len(names(later)) == 50
     assert names(later_filtered) == ["r-58", "r-59"]

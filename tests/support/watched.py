@@ -33,7 +33,7 @@ class Troubles:
         """Fail if anything unexpected went wrong."""
         unexpected = self.unexpected()
 
-        assert unexpected == []
+        assert unexpected == [], "\n".join(unexpected)
 
     def watch(self, page: Page) -> None:
         """Take down what goes wrong in a page from now on."""

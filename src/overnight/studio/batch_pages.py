@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from overnight.domain.batch import BatchStatus
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound
 from overnight.domain.ids import BatchId, FileId
 from overnight.domain.throughput import NO_THROUGHPUT
@@ -65,10 +64,11 @@ class BatchPages:
         )
 
     async def requests(self, request: Request) -> Response:
-        """Give the list of requests alone, for a page that did not wait for it, or asks whether there is one by now."""
+        """Give the list of requests alone, for a page that did not wait for it, or asks for what is new."""
         visitor = await self._sessions.visitor(request)
         batch = await self._batch(request, visitor)
-        if batch.status == BatchStatus.VALIDATING and "validating" in request.query_params:
+        told = request.query_params.get("told")
+        if told and told == inside.told_while_validating(batch):
             return Response(status_code=204)
         found = await self._looking.requests(batch, inside.wanted_in(request.query_params))
         return HTMLResponse(await asyncio.to_thread(self._templates.render, "parts/requests.html", requests=found))

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from overnight import human
+from overnight.domain.batch import BatchStatus
 from overnight.domain.places import State
 from overnight.services.retry import Which
 from overnight.services.sheets import RequestQuery
@@ -225,8 +226,15 @@ def list_to_come(batch: Batch, wanted: Wanted, home: str) -> RequestList:
     """Say why there is no list of a batch that is being validated, and where the page asks for it again."""
     words = f"{view_models.validating(batch)}. The requests are listed here once they are let in."
     address = wanted.url(f"{home}/requests").partition("#")[0]
-    ask_again = f"{address}{'&' if '?' in address else '?'}validating=1"
+    ask_again = f"{address}{'&' if '?' in address else '?'}told={told_while_validating(batch)}"
     return msgspec.structs.replace(list_of(None, wanted, home, words), ask_again=ask_again)
+
+
+def told_while_validating(batch: Batch) -> str:
+    """Name what a page tells of a batch in place of its list; none once there is one."""
+    if batch.status != BatchStatus.VALIDATING:
+        return ""
+    return "waiting" if view_models.waits_for_room(batch) else "checking"
 
 
 def _choices(known: Sequence[str], wanted: str) -> tuple[str, ...]:

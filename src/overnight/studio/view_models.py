@@ -131,10 +131,13 @@ def badge(batch: Batch, pace: Pace = NO_PACE, obstacle: str | None = None) -> Ba
 
 def validating(batch: Batch) -> str:
     """Say what a batch that is being validated waits for."""
+    return "Waiting for room in the quota" if waits_for_room(batch) else "Checking the lines of the input"
+
+
+def waits_for_room(batch: Batch) -> bool:
+    """Whether a batch that is being validated is good, and only its quota keeps it."""
     # They are counted last, and only where there is a quota.
-    if batch.prompt_tokens is not None:
-        return "Waiting for room in the quota"
-    return "Checking the lines of the input"
+    return batch.prompt_tokens is not None
 
 
 def _running(batch: Batch, pace: Pace, obstacle: str | None) -> Badge:

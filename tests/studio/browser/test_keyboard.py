@@ -35,6 +35,8 @@ def tab_to(page: Page, wanted: Locator) -> None:
 def test_from_the_upload_to_the_errors_without_a_mouse(page: Page, busy: Stage, tmp_path: Path):
     path = tmp_path / "reviews.jsonl"
     path.write_bytes(said(*["hello"] * 5, "refuse", "refuse"))
+    # The browser hands over its choosers only while somebody listens, and a key pressed right after may overtake that.
+    page.on("filechooser", lambda _: None)
     page.goto(f"{busy.service.url}/studio")
     page.keyboard.press("n")
     expect(page.locator("h1")).to_have_text("New batch")

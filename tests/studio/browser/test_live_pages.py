@@ -67,7 +67,7 @@ def limited(tmp_path: Path) -> Iterator[Stage]:
         gate.open()
 
 
-def test_page_of_a_batch_that_is_being_validated_goes_on_by_itself(page: Page, limited: Stage):
+def test_page_of_a_batch_that_is_being_validated_goes_on_by_itself(limited: Stage, page: Page):
     limited.start("first", said("hello", "wait"))
     limited.done("first", 1)
     limited.start("second", said("hello", "first"))

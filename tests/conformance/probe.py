@@ -10,15 +10,19 @@ import asyncio
 import hashlib
 import inspect
 import json
+import ssl
 import sys
 import tempfile
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import openai
+
+# Reading the authorities takes longer than most tries, and each client does it.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 AT_ONCE = 4
 MODEL = "test-model"

@@ -22,7 +22,7 @@ from pathlib import Path
 import openai
 
 # Reading the authorities takes longer than most tries, and each client does it.
-ssl.create_default_context = cache(ssl.create_default_context)
+ssl.create_default_context = cache(ssl.create_default_context)  # type: ignore[assignment] # as good as it
 
 AT_ONCE = 4
 MODEL = "test-model"

@@ -62,13 +62,27 @@ def test_the_sample_is_varied_and_valid(sample: list[dict[str, Any]], tmp_path: 
 
 @with_model
 @pytest.mark.timeout(400)
-def test_the_demo_runs_from_start_to_end(bare: Cli) -> None:
-    """On a real model, with the official SDK; three requests fail because they are wrong, and all else succeeds."""
+def test_the_demo_runs_from_start_to_end_and_can_stay(bare: Cli) -> None:
+    """On a real model, with the official SDK; three requests fail because they are wrong, and all else succeeds.
+
+    Ctrl-C is then its ordinary end. The README's test lets it end by itself.
+    """
     before = leftovers()
-    process = bare.start("demo", "--to", "results")
-    stdout, stderr = process.communicate(timeout=390)
+    process = bare.start("demo", "--keep", "--to", "results")
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line == "Ctrl-C stops the demo\n":
+            break
+    url = next(line for line in said if line.startswith("  API")).split()[-1]
+    found = bare("batches", "get", "@last", "--json=status", OVERNIGHT_URL=url)
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
+    stderr = "".join(said)
 
     assert process.returncode == 0, stderr
+    assert found.json == [{"status": "completed"}]
     output, errors = (line.split("\t") for line in stdout.splitlines())
     assert output == ["results/hello.output.jsonl", "17", ""]
     assert errors[:2] == ["results/hello.errors.jsonl", "3"]
@@ -82,26 +96,6 @@ def test_the_demo_runs_from_start_to_end(bare: Cli) -> None:
         "hello.output.jsonl",
     ]
     assert leftovers() <= before
-    assert processes_of(process.pid) == []
-
-
-@with_model
-@pytest.mark.timeout(400)
-def test_the_demo_can_stay(bare: Cli) -> None:
-    """Until Ctrl-C, which is then its ordinary end."""
-    process = bare.start("demo", "--keep")
-    assert process.stderr is not None
-    url = ""
-    for line in process.stderr:
-        url = line.split()[-1] if line.startswith("  API") else url
-        if line == "Ctrl-C stops the demo\n":
-            break
-    found = bare("batches", "get", "@last", "--json=status", OVERNIGHT_URL=url)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-
-    assert found.json == [{"status": "completed"}]
-    assert process.returncode == 0
     assert processes_of(process.pid) == []
 
 

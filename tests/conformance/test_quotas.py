@@ -289,7 +289,7 @@ def submit_until_done(url: str, model: str) -> tuple[Any, int]:
 @pytest.mark.parametrize("mode", ["fail", "queue"])
 def test_many_clients_at_the_edge_of_a_quota_never_get_over_it(tmp_path: Path, mode: str):
     """And the books agree with the result files afterwards."""
-    limit = 3 * 5 * EACH + EACH
+    limit = 5 * 5 * EACH + EACH
     with (
         ScriptedUpstream(models=("test-model", "gpt-4o"), script=answer(delay=0.1)) as upstream,
         Service(tmp_path, arguments=configured(tmp_path, upstream, limit)) as service,

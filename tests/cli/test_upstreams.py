@@ -206,7 +206,7 @@ def test_a_list_of_upstreams_needs_no_more_than_80_columns() -> None:
         problem="The upstream answers with status 503.",
         in_flight=128,
         limit=512,
-        recent=RecentFigures(attempts=attempts, p50_ms=320, p95_ms=12_000),
+        recent=RecentFigures(attempts=attempts, p50_seconds=0.32, p95_seconds=12.0),
     )
     headings = [Heading(each.name, right=each.right, wraps=each.wraps) for each in upstreams.UPSTREAMS.columns]
     lines = lay_out(headings, [[each.on_terminal(busy) for each in upstreams.UPSTREAMS.columns]], 80)

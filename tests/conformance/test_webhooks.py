@@ -200,7 +200,7 @@ def test_a_receiver_that_fails_at_first_gets_it_later_and_the_log_says_so(
     assert receiver.got[0].headers["webhook-signature"] != receiver.got[1].headers["webhook-signature"]
     assert (delivery["id"], delivery["batch_id"]) == (first.id, batch["id"])
     assert [attempt["status_code"] for attempt in delivery["attempts"]] == [302, 204]
-    assert all(0 <= attempt["duration_ms"] < 10_000 for attempt in delivery["attempts"])
+    assert all(0 <= attempt["seconds"] < 10 for attempt in delivery["attempts"])
     assert delivery["next_attempt_at"] is None
 
 

@@ -49,8 +49,8 @@ class RecentFigures(BaseModel):
 
     seconds: float = Field(description="How long the time is that this tells of: up to five minutes.")
     attempts: AttemptCounts
-    p50_ms: int | None = Field(description="Half of the successful answers took no longer; null: there was none.")
-    p95_ms: int | None = Field(description="95 per cent of them took no longer.")
+    p50_seconds: float | None = Field(description="Half of the successes took no longer; null: there was none.")
+    p95_seconds: float | None = Field(description="95 % of the successes took no longer.")
     input_tokens_per_second: float
     output_tokens_per_second: float
 
@@ -60,8 +60,8 @@ class RecentFigures(BaseModel):
         return cls(
             seconds=round(figures.seconds, 1),
             attempts=AttemptCounts.of(figures.recent),
-            p50_ms=_milliseconds(figures.p50),
-            p95_ms=_milliseconds(figures.p95),
+            p50_seconds=_rounded(figures.p50),
+            p95_seconds=_rounded(figures.p95),
             input_tokens_per_second=round(figures.tokens_in, 1),
             output_tokens_per_second=round(figures.tokens_out, 1),
         )
@@ -119,7 +119,7 @@ class UpstreamTestObject(BaseModel):
     url: str = Field(description="What was asked for with GET.")
     answered: bool
     problem: str | None = Field(description="Why there was no usable answer; null if there was one.")
-    duration_ms: int
+    seconds: float = Field(description="How long it took.")
     models: list[str] = Field(description="What it told; if it did not answer, what it told last.")
 
     @classmethod
@@ -130,7 +130,7 @@ class UpstreamTestObject(BaseModel):
             url=asked.url,
             answered=asked.problem is None,
             problem=asked.problem,
-            duration_ms=round(asked.seconds * 1000),
+            seconds=round(asked.seconds, 3),
             models=list(asked.models),
         )
 
@@ -174,5 +174,5 @@ def _require_operator(request: Request) -> None:
         raise Forbidden(message, code="forbidden")
 
 
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -109,7 +109,7 @@ class AttemptObject(BaseModel):
     """One attempt; ``error`` says why there is no status."""
 
     created_at: int
-    duration_ms: int
+    seconds: float = Field(description="How long it took.")
     status_code: int | None
     error: str | None
 
@@ -118,7 +118,7 @@ class AttemptObject(BaseModel):
         """Put an attempt into its wire shape."""
         return cls(
             created_at=int(attempt.at),
-            duration_ms=round(attempt.seconds * 1000),
+            seconds=round(attempt.seconds, 3),
             status_code=attempt.status_code,
             error=attempt.error,
         )

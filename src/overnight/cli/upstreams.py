@@ -41,12 +41,8 @@ def _in_flight(upstream: Upstream) -> str:
     return f"{upstream.in_flight}/{upstream.limit}"
 
 
-def _took(milliseconds: int | None) -> str:
-    return human.took(None if milliseconds is None else milliseconds / 1000)
-
-
-def _exact(milliseconds: int | None) -> str:
-    return "" if milliseconds is None else str(milliseconds)
+def _exact(seconds: float | None) -> str:
+    return "" if seconds is None else str(seconds)
 
 
 def _succeeded(upstream: Upstream) -> str:
@@ -98,8 +94,18 @@ UPSTREAMS: Shape[Upstream] = Shape(
         Column("name", lambda each: each.id),
         Column("state", lambda each: each.state, _state),
         Column("in flight", _in_flight, right=True),
-        Column("p50", lambda each: _exact(each.recent.p50_ms), lambda each: _took(each.recent.p50_ms), right=True),
-        Column("p95", lambda each: _exact(each.recent.p95_ms), lambda each: _took(each.recent.p95_ms), right=True),
+        Column(
+            "p50",
+            lambda each: _exact(each.recent.p50_seconds),
+            lambda each: human.took(each.recent.p50_seconds),
+            right=True,
+        ),
+        Column(
+            "p95",
+            lambda each: _exact(each.recent.p95_seconds),
+            lambda each: human.took(each.recent.p95_seconds),
+            right=True,
+        ),
         Column("ok", _succeeded, _succeeded_pleasant, right=True),
         Column("problem", lambda each: each.problem or "", wraps=True),
     ),
@@ -114,8 +120,8 @@ UPSTREAM: Shape[Upstream] = Shape(
         Column("left alone for", lambda each: str(each.left_alone_seconds), _left_alone),
         Column("models", lambda each: ",".join(each.models), lambda each: ", ".join(each.models) or "none known yet"),
         Column("in flight", _in_flight),
-        Column("p50", lambda each: _exact(each.recent.p50_ms), lambda each: _took(each.recent.p50_ms)),
-        Column("p95", lambda each: _exact(each.recent.p95_ms), lambda each: _took(each.recent.p95_ms)),
+        Column("p50", lambda each: _exact(each.recent.p50_seconds), lambda each: human.took(each.recent.p50_seconds)),
+        Column("p95", lambda each: _exact(each.recent.p95_seconds), lambda each: human.took(each.recent.p95_seconds)),
         Column("last minutes", lambda each: _counts(each.recent.attempts), _shares),
         Column("tokens", _tokens),
         Column("since start", lambda each: _counts(each.since_start)),
@@ -126,7 +132,7 @@ TESTS: Shape[UpstreamTest] = Shape(
     (
         Column("name", lambda each: each.id),
         Column("answer", lambda each: "ok" if each.answered else "none"),
-        Column("took", lambda each: str(each.duration_ms), lambda each: _took(each.duration_ms), right=True),
+        Column("took", lambda each: str(each.seconds), lambda each: human.took(each.seconds), right=True),
         Column("models", lambda each: ",".join(each.models) if each.answered else "", wraps=True),
         Column("problem", lambda each: each.problem or "", wraps=True),
     ),

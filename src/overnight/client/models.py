@@ -197,7 +197,7 @@ class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of a delivery; `error` says why there is no status."""
 
     created_at: int = 0
-    duration_ms: int = 0
+    seconds: float = 0.0
     status_code: int | None = None
     error: str | None = None
 
@@ -249,8 +249,8 @@ class RecentFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float = 0.0
     attempts: AttemptCounts = AttemptCounts()
-    p50_ms: int | None = None
-    p95_ms: int | None = None
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
     input_tokens_per_second: float = 0.0
     output_tokens_per_second: float = 0.0
 
@@ -276,7 +276,7 @@ class UpstreamTest(Resource, frozen=True, kw_only=True):
     url: str = ""
     answered: bool = False
     problem: str | None = None
-    duration_ms: int = 0
+    seconds: float = 0.0
     models: list[str] = msgspec.field(default_factory=list)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from tests.support.service import Service, eventually
 
 from overnight.bootstrap.studio import KeyHolders
 from overnight.domain.accounting import Days, UsageDay
+from overnight.domain.batch import BatchStatus
 from overnight.domain.cap import Cap, CapState, Measure, Period
 from overnight.domain.deployment import UpstreamName
 from overnight.domain.ids import ResourceId
@@ -29,10 +31,13 @@ from overnight.services.quotas import QuotaState
 from overnight.services.traffic import Points
 from overnight.services.usage import PricedDay, UsageReport
 from overnight.studio import dashboard
+from overnight.studio.gallery import batch_in
+from overnight.studio.looking import _events
 from overnight.testing.upstream import ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
 TEAM = ResourceId("team")
+NOW = 1_800_000_000
 
 
 def points(**changes: tuple[float, ...]) -> Points:
@@ -180,6 +185,51 @@ def test_operator_pauses_and_resumes_an_upstream(visitor: Visitor, api: Api):
 
     assert api.end(batch)["status"] == "completed"
     assert "Paused" not in visitor.page("/studio/upstreams")
+
+
+def walk(visitor: Visitor, path: str) -> Iterator[str]:
+    """Go through the pages of a list."""
+    while path:
+        page = visitor.page(path)
+        yield page
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        path = unescape(following[1]) if following else ""
+
+
+def test_active_batches_come_first_page_after_page_and_stay_live(visitor: Visitor, api: Api):
+    (name,) = re.findall(r'name="name" value="([^"]+)" aria-label="Test', visitor.page("/studio/upstreams"))
+    of_them = {"crowd": "yes"}
+    ended = [api.create(api.upload(chats(1, CHAT)), metadata=of_them) for _ in range(2)]
+    for batch in ended:
+        api.end(batch)
+    visitor.submit("/studio/upstreams/pause", name=name)
+    try:
+        active = [api.create(api.upload(chats(1, CHAT)), metadata=of_them) for _ in range(52)]
+        pages = list(walk(visitor, "/studio/batches?q=meta.crowd%3Ayes&first=active"))
+    finally:
+        visitor.submit("/studio/upstreams/resume", name=name)
+    api.end(active[0])
+    topics = [re.findall(r'data-topics="([^"]*)"', page) for page in pages]
+    live = visitor.page(f"/studio/parts?topics={topics[1][0]}")
+
+    shown = [re.findall(r'<tr role="row" id="row-(batch_\w+)"', page) for page in pages]
+    assert [len(each) for each in shown] == [50, 4]
+    assert [*shown[0], *shown[1]] == [*reversed(active), *reversed(ended)]
+    assert topics[1] == [f"rows:{active[1]}.{active[0]}"]
+    assert f'id="row-{active[0]}" data-state="Completed"' in live
+
+
+def test_what_happened_last_is_told_of_old_batches_too():
+    at = {"created_at": NOW - 9_000, "in_progress_at": NOW - 9_000, "completed_at": NOW - 1}
+    old = batch_in(NOW, "old", BatchStatus.COMPLETED, **at)
+    young = [
+        batch_in(NOW, f"young {number}", BatchStatus.VALIDATING, created_at=NOW - 60 - number) for number in range(30)
+    ]
+
+    events = _events([*young, old], NOW, "")
+
+    assert (events[0].name, events[0].text) == ("old", "completed")
+    assert [each.name for each in events[1:]] == [f"young {number}" for number in range(9)]
 
 
 def test_testing_an_upstream_shows_the_call_and_its_answer(visitor: Visitor, upstream: ScriptedUpstream):

@@ -125,7 +125,7 @@ def test_id_of_another_resource_answers_as_one_that_is_unknown(blue: Visitor, gr
         "batches/ID/results",
         "parts?topics=batch:ID",
         "parts?topics=inside:ID",
-        "parts?topics=row:ID",
+        "parts?topics=rows:ID",
         "batches/cancel?id=ID",
         "new?from=ID",
     ):

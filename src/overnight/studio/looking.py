@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from overnight.domain.batch import Batch, BatchStatus
 from overnight.domain.cap import Period, days_of
-from overnight.domain.errors import Conflict
+from overnight.domain.errors import Conflict, NotFound
 from overnight.domain.ids import BatchId
 from overnight.domain.limits import WINDOW_SECONDS
 from overnight.domain.listing import BatchQuery
@@ -20,9 +22,10 @@ from overnight.studio.pace import Paces
 from overnight.studio.view_models import BatchRow, Moment, Pace, Progress, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from overnight.domain.ids import ResourceId
+    from overnight.domain.listing import Condition
     from overnight.ports.batches import Page
     from overnight.studio.context import Parts
     from overnight.studio.dashboard import Allowance, UpstreamRow
@@ -33,7 +36,10 @@ PAGE = 50
 # How many batches a search looks at, and an overview counts.
 _SCANNED = 1_000
 _COUNTED = 100
+_EVENTS = 10
 _DAY = 86_400
+# How the cursors of a list with the active batches first begin.
+_ACTIVE, _OTHERS = "active:", "others:"
 
 
 class BatchList(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +105,13 @@ class Looking:
         self._parts = parts
         self.paces = Paces()
 
-    async def row(self, resource: ResourceId, batch_id: BatchId) -> BatchRow:
-        """Give a batch for a list. Raises ``NotFound``."""
-        return self._row(await self._parts.batches.get(resource, batch_id))
+    async def rows(self, resource: ResourceId, ids: Sequence[BatchId]) -> list[BatchRow]:
+        """Give batches for a list; those that are gone are left out."""
+        found = []
+        for batch_id in ids:
+            with suppress(NotFound):
+                found.append(self._row(await self._parts.batches.get(resource, batch_id)))
+        return found
 
     async def newest(self, resource: ResourceId) -> Sequence[BatchRow]:
         """Give the newest batches."""
@@ -111,27 +121,25 @@ class Looking:
     async def batches(self, resource: ResourceId, wanted: Filter, after: str | None) -> BatchList:
         """Give a page of the batches that are wanted, newest first. Raises ``InvalidRequest`` for its cursor."""
         rows: list[BatchRow] = []
-        if wanted.active_first and after is None:
-            query = BatchQuery(limit=PAGE, conditions=(*wanted.conditions, *UNENDED))
-            active = await self._parts.batches.page(resource, query)
-            rows.extend(self._row(batch) for batch in active.items if wanted.matches(batch))
-        full, others = len(rows) + PAGE, (*wanted.conditions, *(ENDED if wanted.active_first else ()))
-        scanned, more = 0, True
-        cursor = after
-        while more and len(rows) < full and scanned < _SCANNED:
-            query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=others)
-            page = await self._parts.batches.page(resource, query)
-            more = page.has_more
-            for batch in page.items:
-                scanned, cursor = scanned + 1, batch.id
-                if wanted.matches(batch):
-                    rows.append(self._row(batch))
-                if len(rows) == full:
-                    more = more or batch is not page.items[-1]
-                    break
-        stopped = more and len(rows) < full
-        bound = f"Looked at {scanned:,} batches so far; go on to look at older ones." if stopped else ""
-        return BatchList(rows=tuple(rows), after=cursor if more else None, bound=bound)
+        scanned = 0
+        for part, conditions in _parts_from(wanted, after):
+            cursor, more = _within(part, after), True
+            while more and len(rows) < PAGE and scanned < _SCANNED:
+                query = BatchQuery(after=_cursor(cursor), limit=PAGE, conditions=(*wanted.conditions, *conditions))
+                page = await self._parts.batches.page(resource, query)
+                more = page.has_more
+                for batch in page.items:
+                    scanned, cursor = scanned + 1, batch.id
+                    if wanted.matches(batch):
+                        rows.append(self._row(batch))
+                    if len(rows) == PAGE:
+                        more = more or batch is not page.items[-1]
+                        break
+            if more:
+                stopped = len(rows) < PAGE
+                bound = f"Looked at {scanned:,} batches so far; go on to look at older ones." if stopped else ""
+                return BatchList(rows=tuple(rows), after=f"{part}{cursor or ''}", bound=bound)
+        return BatchList(rows=tuple(rows), after=None)
 
     async def batch(self, resource: ResourceId, batch_id: BatchId) -> tuple[Batch, BatchDetail]:
         """Give a batch with what its page shows. Raises ``NotFound``."""
@@ -171,11 +179,12 @@ class Looking:
         recent = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED))
         active = await self._parts.batches.page(resource, BatchQuery(limit=_COUNTED, conditions=UNENDED))
         rows = [self._row(batch) for batch in active.items]
+        known = {batch.id: batch for batch in (*recent.items, *active.items)}
         return Overview(
             cards=_cards(recent, active, self._parts.root, now),
             active=tuple(rows[:5]),
             upstreams=self.upstreams(may_operate=may_operate),
-            events=_events(recent.items, now, self._parts.root),
+            events=_events(known.values(), now, self._parts.root),
             empty=not recent.items,
             problem=await self._parts.problem() or "",
         )
@@ -243,6 +252,19 @@ def detail_of(
     )
 
 
+def _parts_from(wanted: Filter, after: str | None) -> Sequence[tuple[str, Sequence[Condition]]]:
+    """Give the parts of a list that are still to come: how their cursors begin, and which batches are in them."""
+    if not wanted.active_first:
+        return (("", ()),)
+    parts = ((_ACTIVE, UNENDED), (_OTHERS, ENDED))
+    return parts[1:] if after is not None and after.startswith(_OTHERS) else parts
+
+
+def _within(part: str, after: str | None) -> str | None:
+    """Give the batch behind which a part of a list goes on, if a cursor names one."""
+    return after.removeprefix(part) or None if after is not None and after.startswith(part) else None
+
+
 def _cursor(after: str | None) -> BatchId | None:
     return None if after is None else BatchId(after)
 
@@ -290,23 +312,27 @@ def _cards(recent: Page[Batch], active: Page[Batch], root: str, now: float) -> t
     )
 
 
-def _events(batches: Sequence[Batch], now: float, root: str) -> tuple[Event, ...]:
-    found: list[tuple[int, Event]] = []
-    for batch in batches[:20]:
-        final = view_models.badge(batch)
-        ended = view_models.ended_at(batch)
-        happened = [(batch.created_at, "○", "neutral", "created"), (batch.in_progress_at, "◐", "info", "started")]
-        happened.append((ended, final.icon, final.tone, final.word.lower()))
-        for at, icon, tone, text in happened:
-            if at is not None:
-                event = Event(
-                    moment=view_models.moment(at, now),
-                    icon=icon,
-                    tone=tone,
-                    text=text,
-                    name=view_models.name_of(batch),
-                    url=f"{root}/studio/batches/{batch.id}",
-                )
-                found.append((at, event))
-    found.sort(key=lambda each: each[0])
-    return tuple(event for _, event in reversed(found[-10:]))
+def _events(batches: Iterable[Batch], now: float, root: str) -> tuple[Event, ...]:
+    """Give what happened last, newest first."""
+    happened = [
+        (at, place, batch)
+        for batch in batches
+        for place, at in enumerate((batch.created_at, batch.in_progress_at, view_models.ended_at(batch)))
+        if at is not None
+    ]
+    newest = nlargest(_EVENTS, happened, key=lambda each: each[:2])
+    return tuple(_event(at, place, batch, now, root) for at, place, batch in newest)
+
+
+def _event(at: int, place: int, batch: Batch, now: float, root: str) -> Event:
+    final = view_models.badge(batch)
+    kinds = (("○", "neutral", "created"), ("◐", "info", "started"), (final.icon, final.tone, final.word.lower()))
+    icon, tone, text = kinds[place]
+    return Event(
+        moment=view_models.moment(at, now),
+        icon=icon,
+        tone=tone,
+        text=text,
+        name=view_models.name_of(batch),
+        url=f"{root}/studio/batches/{batch.id}",
+    )

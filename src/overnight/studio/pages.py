@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from overnight.domain.file import File
     from overnight.ports.upstream import Asked
     from overnight.studio.context import Parts
-    from overnight.studio.looking import Looking
+    from overnight.studio.looking import BatchList, Looking
     from overnight.studio.session import Sessions, Visitor
     from overnight.studio.templating import Templates
 
@@ -134,12 +134,12 @@ class Pages:
         wanted = filters.parse(text, view, active_first=first)
         found = await self._looking.batches(visitor.caller.resource, wanted, after)
         first_page = after is None
-        topics = ["batches"] if first_page else [f"row:{row.id}" for row in found.rows if row.active][:16]
+        filtered = bool(text or view != "all" or first)
         kept = {"q": text, "first": "active" if first else ""}
         return await self.frame.page(
             request,
             "batches.html",
-            shell_for(visitor, "Batches", "batches", *topics),
+            shell_for(visitor, "Batches", "batches", *_topics(found, whole=first_page and not filtered)),
             list=found,
             q=text,
             view=view,
@@ -148,7 +148,7 @@ class Pages:
             matching=_matching(len(found.rows), whole=first_page and found.after is None)
             if (text or view != "all") and not wanted.problem
             else "",
-            filtered=bool(text or view != "all" or first),
+            filtered=filtered,
             first_page=first_page,
             first=first,
             newest=_query(kept | {"view": _named(view)}),
@@ -352,6 +352,14 @@ def _query(parameters: Mapping[str, str]) -> str:
 def _span(request: Request) -> Span:
     wanted = request.query_params.get("span", "")
     return Span(wanted) if wanted in set(Span) else Span.HOUR
+
+
+def _topics(shown: BatchList, *, whole: bool) -> list[str]:
+    """Say what of a list changes: on the first page of the ``whole`` list whatever is new, else what it shows."""
+    active = [row.id for row in shown.rows if row.active]
+    if whole:
+        return ["batches"]
+    return [f"rows:{'.'.join(active)}"] if active else []
 
 
 def _matching(count: int, *, whole: bool) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from overnight.domain.errors import InvalidRequest, NotFound
+from overnight.domain.errors import InvalidRequest
 from overnight.domain.ids import BatchId
 from overnight.studio.events import MOST_TOPICS, Topic
+from overnight.studio.looking import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from overnight.studio.view_models import BatchRow
 
 _PLAIN = frozenset({"overview", "batches", "upstreams", "allowance"})
-_OF_A_BATCH = ("batch:", "inside:", "row:")
+_OF_BATCHES = ("batch:", "inside:", "rows:")
 
 
 class LiveParts:
@@ -30,16 +31,17 @@ class LiveParts:
 
     async def render(self, topic: Topic) -> Mapping[str, str]:
         """Render all that a topic keeps up to date; the event loop goes on meanwhile. Raises ``ServiceError``."""
-        kind, _, batch_id = topic.name.partition(":")
+        kind, _, named = topic.name.partition(":")
         match kind:
             case "batch":
-                return await self._batch(topic, BatchId(batch_id))
+                return await self._batch(topic, BatchId(named))
             case "inside":
-                return await self._inside(topic, BatchId(batch_id))
-            case "row":
-                return await self._row(topic, BatchId(batch_id))
+                return await self._inside(topic, BatchId(named))
+            case "rows":
+                ids = [BatchId(each) for each in named.split(".")[:PAGE]]
+                return await asyncio.to_thread(self._render_rows, await self._looking.rows(topic.resource, ids))
             case "batches":
-                return await self._rows(topic)
+                return await self._newest(topic)
             case "upstreams":
                 rows = self._looking.upstreams(may_operate=topic.may_operate)
                 return await self._parts({"upstream-list": "upstream_list"}, rows=rows)
@@ -60,21 +62,13 @@ class LiveParts:
         inside = await self._looking.inside(batch)
         return await self._parts({name: name for name in ("failures", "tail")}, inside=inside)
 
-    async def _row(self, topic: Topic, batch_id: BatchId) -> Mapping[str, str]:
-        try:
-            row = await self._looking.row(topic.resource, batch_id)
-        except NotFound:
-            return {}
-        return await self._parts({f"row-{row.id}": "batch_row"}, row=row, pick=True)
-
-    async def _rows(self, topic: Topic) -> Mapping[str, str]:
+    async def _newest(self, topic: Topic) -> Mapping[str, str]:
         rows = await self._looking.newest(topic.resource)
-        return await asyncio.to_thread(self._render_rows, rows)
+        parts = await asyncio.to_thread(self._render_rows, rows)
+        return parts | await self._parts({"newest": "newest"}, ids=[row.id for row in rows])
 
-    def _render_rows(self, rows: Sequence[BatchRow]) -> Mapping[str, str]:
-        parts = {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True) for row in rows}
-        parts["newest"] = self._templates.render("parts/newest.html", ids=[row.id for row in rows])
-        return parts
+    def _render_rows(self, rows: Sequence[BatchRow]) -> dict[str, str]:
+        return {f"row-{row.id}": self._templates.render("parts/batch_row.html", row=row, pick=True) for row in rows}
 
     async def _parts(self, names: Mapping[str, str], **models: object) -> dict[str, str]:
         """Render parts: ``names`` are those of their templates by their ids."""
@@ -87,7 +81,7 @@ class LiveParts:
 def topics_of(text: str, visitor: Visitor) -> list[Topic]:
     """Read which topics a page asks for. Raises ``InvalidRequest``."""
     names = [name for name in text.split(",") if name]
-    known = all(name in _PLAIN or name.startswith(_OF_A_BATCH) for name in names)
+    known = all(name in _PLAIN or name.startswith(_OF_BATCHES) for name in names)
     if not names or len(names) > MOST_TOPICS or not known:
         raise InvalidRequest("There is no such live part.", param="topics")
     caller = visitor.caller

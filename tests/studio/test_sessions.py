@@ -47,7 +47,7 @@ async def test_what_a_page_asks_for_by_itself_does_not(house: House, path: str):
 
 
 async def test_parts_that_follow_a_page_do_not(house: House):
-    assert await passes(house, "/studio/upstreams", hx_request="true") == [200, 200, 303, 303]
+    assert await passes(house, "/studio/upstreams", hx_request="true") == [200, 200, 401, 303]
 
 
 async def test_stream_that_is_followed_ends_with_it(house: House):

@@ -18,7 +18,7 @@ CHAT = "/v1/chat/completions"
 WRONG = "This key does not open anything here."
 
 
-@pytest.mark.parametrize("path", ["/studio", "/studio/batches/batch_x?a=b", "/studio/files/file-x/content"])
+@pytest.mark.parametrize("path", ["/studio", "/studio/batches/batch_x?a=b", "/studio/batches/batch_x/requests/events"])
 def test_whoever_is_not_signed_in_is_led_to_the_form(stranger: Visitor, path: str):
     reply = stranger.get(path)
 
@@ -26,9 +26,54 @@ def test_whoever_is_not_signed_in_is_led_to_the_form(stranger: Visitor, path: st
     assert reply.headers["location"].startswith("/studio/sign-in?next=%2Fstudio")
 
 
-@pytest.mark.parametrize("path", ["events?topics=batches", "parts?topics=batches", "batches/batch_x/requests"])
-def test_live_parts_are_closed_too(stranger: Visitor, path: str):
-    assert stranger.get(f"/studio/{path}").status == 401
+@pytest.mark.parametrize(
+    "path",
+    [
+        "events?topics=batches",
+        "parts?topics=batches",
+        "batches/batch_x/requests",
+        "batches/batch_x/throughput",
+        "batches/batch_x/results",
+        "files/file-x/content",
+        "files/file-x/check",
+        "traffic",
+    ],
+)
+def test_what_is_no_page_is_closed_without_a_form(stranger: Visitor, path: str):
+    """A script would show it in the middle of a page, and a browser store it as what was to be downloaded."""
+    reply = stranger.get(f"/studio/{path}")
+
+    assert (reply.status, reply.body) == (401, b"Sign in again.")
+
+
+def test_part_of_a_page_is_refused_in_words_alone(stranger: Visitor, blue: Visitor):
+    of_htmx = {"hx-request": "true"}
+    refused = [
+        stranger.get("/studio/batches", of_htmx),
+        stranger.post("/studio/recipes", of_htmx),
+        blue.post("/studio/recipes", of_htmx, csrf="0" * 32),
+        blue.get("/studio/batches/batch_none", of_htmx),
+    ]
+
+    assert [reply.status for reply in refused] == [401, 401, 403, 404]
+    assert not any(b"<" in reply.body for reply in refused)
+
+
+def test_form_of_an_ended_session_leads_to_the_sign_in(stranger: Visitor):
+    reply = stranger.post("/studio/new", csrf="0" * 32)
+
+    assert reply.status == 401
+    assert b"nothing was done" in reply.body
+    assert b'href="/studio/sign-in"' in reply.body
+
+
+def test_wrong_key_does_not_lose_the_way_back(stranger: Visitor):
+    token = token_in(stranger.page("/studio/sign-in"))
+
+    again = stranger.post("/studio/sign-in", csrf=token, key="wrong", next="/studio/batches?q=a")
+
+    assert again.status == 401
+    assert b'name="next" value="/studio/batches?q=a"' in again.body
 
 
 def test_key_opens_a_session_in_a_cookie_that_no_script_can_read(stranger: Visitor):

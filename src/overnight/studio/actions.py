@@ -70,37 +70,37 @@ class Actions:
         self._attempts = Rates(_ATTEMPTS, parts.clock)
 
     async def sign_in_page(self, request: Request) -> Response:
-        return await self._sign_in_form(request)
+        return await self._sign_in_form(request, self._local(request.query_params.get("next", "")))
 
     async def sign_in(self, request: Request) -> Response:
         check_origin(request)
         form = await _form(request)
         check_token(_first(form, CSRF_FIELD), self._sessions.form_token)
+        after = self._local(_first(form, "next"))
         address = self._parts.neighbourhood(request.client.host if request.client else "")
         allowance = self._attempts.look(address)
         if not allowance.given:
-            return await self._wait_form(request, allowance.wait)
+            return await self._wait_form(request, after, allowance.wait)
         try:
             name = await self._sessions.sign_in(_first(form, "key").strip())
         except Unauthorized as error:
             self._attempts.take(address)
-            return await self._sign_in_form(request, error.message, status=401)
+            return await self._sign_in_form(request, after, error.message, status=401)
         # Nobody can leave the old name any more once the browser has the new one.
         self._sessions.sign_out(request)
-        response = RedirectResponse(self._local(_first(form, "next")), _SEE_OTHER)
+        response = RedirectResponse(after, _SEE_OTHER)
         set_cookie(response, request, name, self._home)
         return response
 
-    async def _wait_form(self, request: Request, seconds: float) -> Response:
+    async def _wait_form(self, request: Request, after: str, seconds: float) -> Response:
         wait = max(1, ceil(seconds))
         message = f"Too many attempts with a wrong key came from your address. Try again in {wait} s."
-        response = await self._sign_in_form(request, message, status=429)
+        response = await self._sign_in_form(request, after, message, status=429)
         response.headers["retry-after"] = str(wait)
         return response
 
-    async def _sign_in_form(self, request: Request, error: str = "", *, status: int = 200) -> Response:
+    async def _sign_in_form(self, request: Request, after: str, error: str = "", *, status: int = 200) -> Response:
         shell = Shell(title="Sign in", section="", csrf=self._sessions.form_token)
-        after = self._local(request.query_params.get("next", ""))
         bearers = self._parts.callers.bearers
         return await self._pages.frame.page(
             request, "sign_in.html", shell, status=status, error=error, after=after, bearers=bearers

@@ -25,6 +25,8 @@ from overnight.studio.session import Sessions
 from overnight.studio.templating import Templates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,6 +68,7 @@ class Studio:
         self._looking = looking
         self._pages = Pages(parts, self._sessions, looking, self._templates)
         self._live = LiveParts(looking, self._templates)
+        self._batch = BatchPages(parts, self._sessions, looking, self._templates, self._pages.frame)
         self.hub = Hub(self._live.render, parts.clock, parts.entropy)
         self.app: ASGIApp = _with_headers(self._make())
 
@@ -80,8 +83,7 @@ class Studio:
             await asyncio.to_thread(self._templates.prepare, name)
 
     def _make(self) -> Starlette:
-        pages, actions = self._pages, Actions(self._parts, self._sessions, self._pages)
-        batch = BatchPages(self._parts, self._sessions, self._looking, self._templates, pages.frame)
+        pages, batch, actions = self._pages, self._batch, Actions(self._parts, self._sessions, self._pages)
         routes = [
             Route("/", self._home),
             Route("/studio", pages.overview),
@@ -175,22 +177,36 @@ class Studio:
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         if isinstance(error, errors.Unauthorized):
-            return self._to_sign_in(request)
+            return await self._to_sign_in(request)
         if not isinstance(error, errors.ServiceError):
             raise error
         status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
+        if "hx-request" in request.headers:
+            return Response(error.message, status_code=status)
         response = await self._error_page(request, status, title, error.message)
         if isinstance(error, errors.TooManyRequests):
             response.headers["retry-after"] = str(max(1, ceil(error.wait)))
         return response
 
-    def _to_sign_in(self, request: Request) -> Response:
-        sign_in = f"{self._parts.root}/studio/sign-in"
-        if request.method != "GET" or request.url.path.endswith(("/events", "/parts", "/requests")):
+    async def _to_sign_in(self, request: Request) -> Response:
+        """Ask whoever looks at a page to sign in; a script and a download must not take the form for what they want."""
+        if request.method == "GET" and request.scope["endpoint"] in self._no_pages():
             return Response("Sign in again.", status_code=401)
+        if "hx-request" in request.headers or "x-csrf-token" in request.headers:
+            return Response("Sign in again.", status_code=401)
+        if request.method != "GET":
+            message = "Your sign-in has ended, so nothing was done. Sign in, and repeat it."
+            return await self._error_page(request, 401, "Signed out", message)
+        sign_in = f"{self._parts.root}/studio/sign-in"
         wanted = f"{self._parts.root}{request.url.path.removeprefix(self._parts.root)}"
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{sign_in}?next={quote(wanted + query, safe='')}", 303)
+
+    def _no_pages(self) -> tuple[Callable[..., object], ...]:
+        """Give what a page asks for, or a browser stores."""
+        pages, batch = self._pages, self._batch
+        parts = (self._events, self._once, batch.requests, batch.throughput, pages.check, pages.traffic)
+        return (*parts, pages.content, batch.results)
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -205,7 +221,10 @@ class Studio:
             shell = Shell(title=title, section="", csrf=visitor.csrf, signed_in=visitor.signed_in)
         except errors.ServiceError:
             shell = Shell(title=title, section="", rail=())
-        return await self._pages.frame.page(request, "error.html", shell, status=status, message=message)
+        signed_out = status == 401  # noqa: PLR2004 - as HTTP has it
+        return await self._pages.frame.page(
+            request, "error.html", shell, status=status, message=message, signed_out=signed_out
+        )
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

@@ -209,6 +209,21 @@ def test_sign_in_after_a_restart_leads_back_to_the_page(page: Page, tmp_path: Pa
         expect(page.locator("#disconnected")).to_be_hidden()
 
 
+def test_part_that_is_refused_leaves_the_page_as_it_is_and_says_why(page: Page, tmp_path: Path, troubles: Troubles):
+    troubles.expected = [" 401", "status of 401"]
+    (tmp_path / "keys.txt").write_text("key-of-the-blue-team blue\n")
+    with states.stage(tmp_path, "--keys-file", str(tmp_path / "keys.txt")) as there:
+        page.goto(f"{there.service.url}/studio/new")
+        sign_in(page)
+        expect(page.locator("#recipes summary")).to_have_text(["Command line", "curl", "Python, OpenAI"])
+        page.context.clear_cookies()
+        page.locator("input[name=meta_value]").first.fill("nightly")
+
+        expect(page.locator("#disconnected-text")).to_have_text("Not brought up to date: Sign in again.")
+        expect(page.locator("h1")).to_have_text("New batch")
+        expect(page.locator("#recipes summary")).to_have_text(["Command line", "curl", "Python, OpenAI"])
+
+
 def sign_in(page: Page) -> None:
     page.locator("input[name=key]").fill("key-of-the-blue-team")
     page.get_by_role("button", name="Sign in").click()

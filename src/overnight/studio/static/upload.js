@@ -34,6 +34,7 @@ function answer(request) {
   try {
     return JSON.parse(request.responseText);
   } catch {
+    if (request.status === 401) return { error: "You are signed out. Load the page again to sign in, and repeat the upload." };
     return { error: `The upload failed (${request.status || "no answer"}). Try again.` };
   }
 }

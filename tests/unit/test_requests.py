@@ -369,16 +369,34 @@ class TestLive:
 
         assert (before, await shop.states(batch)) == ([OK, OK], [OK, W])
 
-    async def test_a_few_batches_are_remembered(self, shop: Shop) -> None:
-        """The others are read again."""
+    @pytest.mark.parametrize(("views", "requests"), [(3, 100), (100, 3)])
+    async def test_so_many_batches_are_remembered_as_memory_is_meant_for(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, views: int, requests: int
+    ) -> None:
+        """The others are read again, from the beginning."""
+        monkeypatch.setattr(live, "VIEWS_KEPT", views)
+        monkeypatch.setattr(live, "REQUESTS_KEPT", requests)
         batch = await shop.begin(some(1))
         await shop.record(batch, good(0))
-        for number in range(9):
-            await shop.batches.add(replace(batch, id=BatchId(f"batch_{number}"), status=BatchStatus.FINALIZING))
-            shop.blobs.put(f"batches/batch_{number}/index", shop.blobs.held[index_key(batch)])
-            assert (await shop.requests.page(MINE, BatchId(f"batch_{number}"), RequestQuery())).total == 1
+        four = [replace(batch, id=BatchId(f"batch_{number}")) for number in range(4)]
+        known = live.LiveViews(shop.logs, shop.clock)
+        before = [await known.of(each) for each in four[:3]]
+        again = [await known.of(each) for each in four[:3]]
+        await known.of(four[3])
+        after = [await known.of(each) for each in (*four[1:3], four[0])]
 
-        assert await shop.states(batch) == [OK]
+        assert [one is two for one, two in zip(before, again, strict=True)] == [True] * 3
+        assert [one is two for one, two in zip((*before[1:], before[0]), after, strict=True)] == [True, True, False]
+
+    async def test_one_batch_is_remembered_however_large_it_is(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else each look at it would read it from the beginning."""
+        monkeypatch.setattr(live, "REQUESTS_KEPT", 1)
+        batch = await shop.begin(some(2))
+        known = live.LiveViews(shop.logs, shop.clock)
+
+        assert await known.of(batch) is await known.of(batch)
 
     async def test_results_that_have_just_been_read_are_not_read_again(self, shop: Shop) -> None:
         """A reader that asks ten times a second costs as much as one that asks twice."""

@@ -31,7 +31,9 @@ NEWEST_KEPT = 200
 
 # In seconds: results that are younger may not be seen yet.
 _FRESH_FOR = 0.5
-_VIEWS_KEPT = 8
+# Views in memory, and the requests of all of them: some 50 MB. Those of one batch are kept however many they are.
+VIEWS_KEPT = 250
+REQUESTS_KEPT = 1_000_000
 _PIECE = 4 * 1024 * 1024
 
 
@@ -135,13 +137,18 @@ class LiveViews:
 
         Raises ``FileNotFoundError`` if its log is removed meanwhile, which is when it has ended.
         """
-        kept = self._kept.setdefault(batch.id, _Kept(batch.total))
+        kept = self._kept.get(batch.id)
+        if kept is None:
+            kept = self._kept[batch.id] = _Kept(batch.total)
         self._kept.move_to_end(batch.id)
-        if len(self._kept) > _VIEWS_KEPT:
+        while len(self._kept) > 1 and (len(self._kept) > VIEWS_KEPT or self._requests() > REQUESTS_KEPT):
             self._kept.popitem(last=False)
         async with kept.lock:
             await self._refresh(kept, batch)
         return kept.view
+
+    def _requests(self) -> int:
+        return sum(kept.view.total for kept in self._kept.values())
 
     async def read(self, batch: Batch, view: LiveView, line: int, length: int) -> bytes:
         """Read the beginning of a recorded result. Raises ``FileNotFoundError`` as ``of`` does."""

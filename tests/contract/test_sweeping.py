@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
+from obstore.store import MemoryStore
 from sqlalchemy import Engine, event
+from tests.contract.logs import a_result
 from tests.contract.test_batches import MINE, a_batch
 from tests.contract.test_files import a_file, a_part, an_upload
 
+from overnight.adapters.results.objects import ObjectResultLogs
 from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.files import SqlFiles, SqlUploads
 from overnight.domain.batch import BatchStatus
 from overnight.domain.blob_keys import output_key, places_key
 from overnight.services.retention import Sweeper
+from overnight.services.troubles import TroublesInMind
 from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import ManualClock
 from overnight.testing.results import MemoryResultLogs
@@ -78,3 +82,27 @@ async def test_the_sweeps_read_no_table_whole_and_nothing_on_the_event_loop(tmp_
     assert len(asked.queries) >= 8
     assert [plan for plan in asked.plans if plan.startswith("SCAN") and "parts" not in plan] == []
     assert threading.get_ident() not in asked.threads
+
+
+async def test_a_service_leaves_the_results_of_another_in_the_same_store_alone(tmp_path: Path) -> None:
+    """They were paid for; its own go once their batch has ended, those of a running batch do not."""
+    store, clock = MemoryStore(), ManualClock()
+    logs = ObjectResultLogs(store, tmp_path, TroublesInMind(clock))
+    running, ended = a_batch("batch_1"), replace(a_batch("batch_2"), status=BatchStatus.COMPLETED)
+    left = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        database = Database(sqlite_file(tmp_path / name))
+        await database.migrate()
+        batches = SqlBatches(database)
+        if name == "one":
+            for batch in (running, ended):
+                await batches.add(batch)
+                async with logs.open(batch.id, epoch=1, total=1, on_durable=lambda _: None) as opened:
+                    opened.append(a_result(0))
+        blobs = MemoryBlobs(tmp_path, clock.now)
+        await Sweeper(SqlFiles(database), SqlUploads(database), batches, blobs, logs, clock).sweep_orphans()
+        left.append(await logs.batch_ids())
+        await database.close()
+
+    assert left == [[running.id], [running.id]]

@@ -68,7 +68,8 @@ class Sweeper:
             lambda last: self._files.gone(now=now - _EXPIRED_FOR, limit=_AT_ONCE, after=last)
         ):
             removed = [file for file in files if await self._remove([file.blob], self._stuck) == 1]
-            await self._files.forget_bytes(removed)
+            if removed:
+                await self._files.forget_bytes(removed)
             went += len(removed)
         async for uploads in self._loads(lambda last: self._uploads.finished(now=now, limit=_AT_ONCE, after=last)):
             for upload in uploads:

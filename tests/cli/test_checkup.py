@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import insert
+from tests.contract.test_batches import a_batch
 
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.sql.keys import SqlKeys
@@ -16,13 +17,15 @@ from overnight.adapters.sql.quotas import SqlQuotas
 from overnight.adapters.sql.rows import to_row
 from overnight.adapters.sql.tables import webhook_deliveries, webhook_endpoints
 from overnight.adapters.sql.usage import SqlCaps
-from overnight.bootstrap.checkup import Check, look_at_database, look_at_settings
+from overnight.bootstrap.checkup import Check, look_at_database, look_at_logs, look_at_settings
 from overnight.config import Settings
 from overnight.domain.cap import Cap, Measure, Period
 from overnight.domain.ids import BatchId, EndpointId, EventId, ResourceId
 from overnight.domain.key import Resource
 from overnight.domain.quota import Own
 from overnight.domain.webhook import Delivery, DeliveryStatus, Endpoint, EventType
+from overnight.testing.results import Kept, MemoryResultLogs
+from overnight.testing.stores import MemoryBatches, Tables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -270,3 +273,32 @@ def test_a_note_is_shown_with_its_hint_and_is_no_failure(bare: Cli, shared_upstr
     assert "deployments\tnote\t1 set; no upstream lists the model of `gone`\n" in found.stdout
     assert "hint: deployments: check model and upstreams" in found.stderr
     assert found.code == 0
+
+
+async def test_results_of_batches_that_are_not_known_are_worth_a_look(tmp_path: Path) -> None:
+    """They are another service's, or younger than the backup that the database is from."""
+    tables = Tables()
+    tables.batches[BatchId("batch_known")] = a_batch("batch_known")
+    logs, batches = MemoryResultLogs(tmp_path), MemoryBatches(tables)
+    logs.logs = {BatchId("batch_known"): Kept()}
+    nothing = await look_at_logs(logs, batches)
+    logs.logs |= {BatchId(f"batch_{number}"): Kept() for number in range(104)}
+    found = only(await look_at_logs(logs, batches))
+
+    assert nothing == []
+    assert found.ok
+    assert found.detail.endswith("104 result logs: `batch_0`, `batch_1`, `batch_2` and 101 more")
+    assert "results_url of its own" in found.remedy
+
+
+def test_the_doctor_tells_of_a_store_that_two_services_share(bare: Cli, shared_upstream: ScriptedUpstream) -> None:
+    """As that of a copied data folder is, too."""
+    log = bare.folder / "store" / "results" / "batch_strange"
+    log.mkdir(parents=True)
+    (log / "00000001.pin").write_text("[]")
+    url = f"file://{bare.folder}/store"
+    found = bare("doctor", "--upstream", shared_upstream.url, OVERNIGHT_RESULTS_URL=url)
+
+    assert f"results\tok\t{url} can be written\n" in found.stdout
+    assert "results\tnote\tthe database does not know the batches of 1 result log: `batch_strange`\n" in found.stdout
+    assert "hint: results: give each service a results_url of its own" in found.stderr

@@ -148,18 +148,6 @@ async def test_a_list_shows_what_meets_every_condition(
     assert [batch.id for batch in behind.items] == [name for name in expected if name < "batch_2"]
 
 
-async def test_the_batches_that_have_not_ended_are_told_from_the_others(batches: Batches) -> None:
-    """Unknown ones are among the others."""
-    for status in S:
-        await batches.add(replace(a_batch(f"batch_{status}"), status=status))
-    asked = [BatchId(f"batch_{status}") for status in S] + [BatchId("batch_x")]
-
-    active = await batches.active(asked)
-
-    assert active == {f"batch_{name}" for name in ("validating", "in_progress", "finalizing", "cancelling")}
-    assert await batches.active([]) == set()
-
-
 async def test_known_batches_are_given_whatever_their_resource_and_status(batches: Batches) -> None:
     """For those that clean up."""
     mine, ended = a_batch(), replace(a_batch("batch_2", OTHERS), status=S.COMPLETED, epoch=3)

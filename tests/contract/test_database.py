@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from msgspec.structs import replace
 from sqlalchemy import bindparam, column, create_engine, insert, inspect, select, table, text
+from sqlalchemy.exc import OperationalError
 from tests.contract.test_batches import MINE, a_batch
 
 from overnight.adapters.sql import database as sql_database
@@ -136,6 +137,24 @@ async def test_a_lookup_waits_elsewhere_while_the_database_is_held(
 
     assert {"version_num": NEWEST_VERSION} == free == held
     assert none is None
+
+
+async def test_a_long_read_waits_elsewhere_while_the_database_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a short one does: a sweep is not given up for a backup that takes a moment."""
+    database = Database(sqlite_file(tmp_path))
+    await database.migrate()
+    free = await database.many_rows(select(alembic_version))
+
+    def refuse(*_: object) -> None:
+        raise OperationalError("SELECT", {}, sqlite3.OperationalError("database is locked"))
+
+    monkeypatch.setattr(sql_database, "_rows", refuse)
+    held = await database.many_rows(select(alembic_version))
+    await database.close()
+
+    assert [{"version_num": NEWEST_VERSION}] == free == held
 
 
 async def test_those_who_write_at_the_same_time_come_in_the_order_of_asking(tmp_path: Path) -> None:

@@ -121,9 +121,28 @@ class TestFiles:
         gone = await files.gone(now=NOW, limit=10)
 
         assert {file.id for file in gone} == {"deleted", "expired"}
+        await files.forget_bytes([])
         assert len(await files.gone(now=NOW, limit=1)) == 1
-        await files.forget_bytes(gone[0])
+        await files.forget_bytes([gone[0]])
         assert [file.id for file in await files.gone(now=NOW, limit=10)] == [gone[1].id]
+        await files.forget_bytes(gone)
+        assert list(await files.gone(now=NOW, limit=10)) == []
+
+    async def test_gone_files_come_in_the_order_of_their_creation(self, files: Files) -> None:
+        """So that whoever removes them can step over one that cannot be removed now."""
+        names = [f"file-{number}" for number in (3, 1, 4, 2, 5)]
+        for name in names:
+            await files.add(a_file(name, expires_at=int(NOW) if name == "file-4" else None))
+        for name in ("file-5", "file-2", "file-1", "file-3"):
+            await files.delete(MINE, FileId(name), now=NOW)
+
+        first = await files.gone(now=NOW, limit=2)
+        await files.forget_bytes([first[0]])
+        second = await files.gone(now=NOW, limit=2, after=first[-1])
+        third = await files.gone(now=NOW, limit=2, after=second[-1])
+
+        assert names == [file.id for file in (*first, *second, *third)]
+        assert list(await files.gone(now=NOW, limit=2, after=third[-1])) == []
 
     async def test_a_blob_is_known_until_its_bytes_are_forgotten(self, files: Files) -> None:
         """Also that of a deleted file."""
@@ -134,7 +153,7 @@ class TestFiles:
 
         assert await files.known_blobs(keys) == {"files/a", "files/b"}
 
-        await files.forget_bytes(a_file("a"))
+        await files.forget_bytes([a_file("a")])
         assert await files.known_blobs(keys) == {"files/b"}
         assert await files.known_blobs([]) == set()
 
@@ -235,6 +254,20 @@ class TestUploads:
             await uploads.forget_parts(upload)
         assert list(await uploads.finished(now=NOW, limit=10)) == []
         assert len(await uploads.parts(UploadId("pending"))) == 1
+
+    async def test_ended_uploads_come_in_the_order_of_their_creation(self, uploads: Uploads) -> None:
+        """As gone files do."""
+        names = ["upload_3", "upload_1", "upload_2"]
+        for name in names:
+            await uploads.add(an_upload(name, int(NOW) + 1))
+            await uploads.add_part(a_part(f"part of {name}", name))
+
+        first = await uploads.finished(now=NOW + 1, limit=2)
+        await uploads.forget_parts(first[-1])
+        second = await uploads.finished(now=NOW + 1, limit=2, after=first[-1])
+
+        assert names == [upload.id for upload in (*first, *second)]
+        assert list(await uploads.finished(now=NOW + 1, limit=2, after=second[-1])) == []
 
 
 def test_resources_differ() -> None:

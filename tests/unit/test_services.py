@@ -1,5 +1,6 @@
 """The use cases, on stores in memory."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from overnight.domain.batch import Batch, BatchStatus, Expiry
 from overnight.domain.errors import (
@@ -25,6 +27,7 @@ from overnight.domain.ids import BatchId, FileId, ResourceId, UploadId
 from overnight.domain.limits import DAY, DEFAULTS
 from overnight.domain.listing import BatchQuery, Condition
 from overnight.domain.upload import Part, Upload, UploadStatus
+from overnight.ports.blobs import StorageFull
 from overnight.services.batches import BatchService, NewBatch
 from overnight.services.files import FileQuery, FileService, NewFile
 from overnight.services.retention import Sweeper
@@ -56,6 +59,13 @@ class Desk:
         self.uploads = UploadService(uploads, self.files, self.blobs, self.clock, self.entropy, self.limits)
         self.batches = BatchService(batches, self.clock, self.entropy, self.limits, self)
         self.sweeper = Sweeper(files, uploads, batches, self.blobs, self.logs, self.clock)
+
+    async def swept(self) -> int:
+        """Sweep, whatever time that takes."""
+        async with asyncio.TaskGroup() as group:
+            sweeping = group.create_task(self.sweeper.sweep())
+            await self.clock.run_until(sweeping.done)
+        return sweeping.result()
 
     def batch_created(self) -> None:
         self.nudges.append("created")
@@ -708,15 +718,96 @@ class TestSweeper:
         assert await desk.sweeper.sweep_orphans() == 3
         assert set(desk.blobs.held) == {file.blob, part.blob, f"batches/{running.id}/index", "files/young"}
 
-    async def test_more_than_one_sweep_takes_is_taken_by_the_next(self, desk: Desk) -> None:
-        """A hundred at once; orphans in portions."""
+    async def test_a_sweep_goes_on_until_all_is_gone(self, desk: Desk) -> None:
+        """A hundred at once, with a pause for the others after each; orphans in portions."""
         for number in range(250):
             desk.blobs.put(f"files/{number}", b"x")
-        for _ in range(150):
+        for _ in range(250):
             file = await desk.receive(GOOD)
             await desk.files.delete(MINE, file.id)
         desk.clock.jump(4_000)
+        before = desk.clock.ticks()
 
-        assert [await desk.sweeper.sweep() for _ in range(3)] == [100, 50, 0]
+        assert await desk.swept() == 250
+        assert 0.1 < desk.clock.ticks() - before < 1
         assert await desk.sweeper.sweep_orphans() == 250
         assert desk.blobs.held == {}
+
+    async def test_what_cannot_be_removed_does_not_hold_up_what_follows(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """More of it than one load; it is told once, is tried again each time, and told again only if it comes back."""
+        uploads = TestUploads()
+        ended = await uploads.create(desk)
+        stuck = {(await uploads.add(desk, ended)).blob}
+        await uploads.add(desk, ended)
+        await desk.uploads.cancel(MINE, ended.id)
+        for number in range(103):
+            file = await desk.receive(GOOD)
+            await desk.files.delete(MINE, file.id)
+            if number < 101:
+                stuck.add(file.blob)
+        delete = desk.blobs.delete
+
+        async def refuse(key: str) -> None:
+            if key in stuck:
+                raise StorageFull(28, "no room")
+            await delete(key)
+
+        monkeypatch.setattr(desk.blobs, "delete", refuse)
+
+        with capture_logs() as logged:
+            assert [await desk.swept() for _ in range(3)] == [2, 0, 0]
+        assert set(desk.blobs.held) == stuck
+        assert logged == [
+            {"log_level": "warning", "event": "sweep.stuck", "blobs": 102, "problem": "[Errno 28] no room"}
+        ]
+        stuck.clear()
+        with capture_logs() as logged:
+            assert [await desk.swept(), await desk.swept()] == [102, 0]
+        assert logged == []
+        assert desk.blobs.held == {}
+
+    async def test_an_orphan_that_cannot_be_removed_is_stepped_over(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The others go, and so do the logs of ended batches."""
+        for key in ("files/stuck", "files/other"):
+            desk.blobs.put(key, b"x")
+        desk.clock.jump(4_000)
+        delete = desk.blobs.delete
+
+        async def refuse(key: str) -> None:
+            if key == "files/stuck":
+                raise OSError(5, "input/output error")
+            await delete(key)
+
+        monkeypatch.setattr(desk.blobs, "delete", refuse)
+
+        with capture_logs() as logged:
+            assert [await desk.sweeper.sweep_orphans() for _ in range(2)] == [1, 0]
+        assert set(desk.blobs.held) == {"files/stuck"}
+        assert [each["event"] for each in logged] == ["sweep.stuck"]
+
+    async def test_what_belongs_to_a_batch_that_is_not_known_stays(self, desk: Desk) -> None:
+        """Another service's that has the same store, or one younger than a backup; the log says when there are more."""
+        ended = await desk.submit()
+        desk.tables.batches[ended.id] = replace(ended, status=BatchStatus.COMPLETED)
+        strangers = [BatchId("batch_strange"), BatchId("batch_strange_too")]
+        output = f"batches/{strangers[0]}/1.output.jsonl"
+        desk.blobs.put(output, b"x")
+        desk.clock.jump(4_000)
+
+        with capture_logs() as logged:
+            for batch_id in (ended.id, *strangers):
+                async with desk.logs.open(batch_id, epoch=1, total=1, on_durable=lambda _: None):
+                    pass
+                await desk.sweeper.sweep_orphans()
+            await desk.sweeper.sweep_orphans()
+
+        assert list(desk.logs.logs) == strangers
+        assert set(desk.blobs.held) == {output}
+        assert [(each["event"], each["batches"]) for each in logged] == [
+            ("sweep.unknown_logs", 1),
+            ("sweep.unknown_logs", 2),
+        ]

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from overnight.config_deployments import ContentFilterSettings, DeploymentSettings
     from overnight.domain.addresses import Policy
     from overnight.domain.webhook import Endpoint
+    from overnight.ports.batches import Batches
+    from overnight.ports.results import ResultLogs
 
 Offers = Mapping[str, Sequence[str] | None]
 """The models of each upstream, by its name; ``None`` if it does not answer."""
 
 _NAMED_AT_ONCE = 3
+_ASKED_AT_ONCE = 100
 # A delivery that is due is sent within a second or two, unless many are waiting for slow receivers.
 _LATE_SECONDS = 300.0
 
@@ -56,6 +59,21 @@ async def look_at_database(settings: Settings, offers: Offers, database: Databas
         *await _caps(settings, database),
         *await _webhooks(settings.webhooks.policy(), SqlWebhooks(database), now),
     ]
+
+
+async def look_at_logs(logs: ResultLogs, batches: Batches) -> list[Check]:
+    """Look for results of batches that the database does not know. Raises ``Unavailable``, ``SQLAlchemyError``."""
+    strange: list[str] = []
+    found = await logs.batch_ids()
+    for start in range(0, len(found), _ASKED_AT_ONCE):
+        ids = found[start : start + _ASKED_AT_ONCE]
+        known = {batch.id for batch in await batches.known(ids)}
+        strange += [batch_id for batch_id in ids if batch_id not in known]
+    if not strange:
+        return []
+    detail = f"the database does not know the batches of {plural(len(strange), 'result log')}: {_some(strange)}"
+    remedy = "give each service a results_url of its own; they are left alone, and after a restored backup are waste"
+    return [Check(name="results", ok=True, detail=detail, remedy=remedy)]
 
 
 def _deployments(settings: Settings, offers: Offers) -> list[Check]:

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from overnight.adapters.sql.batches import SqlBatches
 from overnight.adapters.sql.database import Database, sqlite_file
 from overnight.adapters.system import SystemClock
 from overnight.adapters.upstreams.embedded import MODEL_NAME, EmbeddedMissing, find_model, library_problem
 from overnight.adapters.upstreams.http import UpstreamProblem
 from overnight.api.auth import is_loopback
-from overnight.bootstrap.checkup import Check, look_at_database, look_at_settings
+from overnight.bootstrap.checkup import Check, look_at_database, look_at_logs, look_at_settings
 from overnight.bootstrap.errors import StartupError
 from overnight.bootstrap.keys import read_keys, stored_keys, too_open
 from overnight.bootstrap.oidc import open_issuer
-from overnight.bootstrap.storage import folder_problem, open_store, opened_database
+from overnight.bootstrap.storage import folder_problem, open_results, open_store, opened_database
 from overnight.bootstrap.upstreams import http_upstream
 from overnight.config import ConfigError, Settings, UpstreamSettings
+from overnight.domain.errors import Unavailable
+from overnight.services.troubles import TroublesInMind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,12 +161,22 @@ async def _check_issuer(settings: Settings) -> list[Check]:
 async def _check_contents(settings: Settings, offers: Offers) -> list[Check]:
     try:
         async with opened_database(settings) as database:
-            return await look_at_database(settings, offers, database, SystemClock().now())
+            found = await look_at_database(settings, offers, database, SystemClock().now())
+            return [*found, *await _check_logs(settings, database)]
     except SQLAlchemyError as error:
         detail = f"it cannot be read: {getattr(error, 'orig', None) or error}"
         return [Check(name="database", ok=False, detail=detail, remedy="the database may be damaged: see the backups")]
     except StartupError as error:
         return [Check(name="database", ok=False, detail=error.message, remedy=error.hint)]
+
+
+async def _check_logs(settings: Settings, database: Database) -> list[Check]:
+    try:
+        logs = open_results(settings, settings.data_dir, TroublesInMind(SystemClock()))
+        return await look_at_logs(logs, SqlBatches(database))
+    except (StartupError, Unavailable, OSError):
+        # What can be wrong here is said of the store, or of the folder, already.
+        return []
 
 
 async def _ask_upstreams(settings: Settings) -> list[_Asked]:

@@ -47,7 +47,7 @@ async def open_storage(
         workplace = Workplace(settings.data_dir, worker)
         stack.callback(workplace.close)
         blobs = LocalBlobs(settings.data_dir, workplace.temporary)
-        results = _open_results(settings, workplace.temporary, troubles)
+        results = open_results(settings, workplace.temporary, troubles)
     except (OSError, SQLAlchemyError) as error:
         # A database that cannot be opened does not say that its disk is read-only.
         reason = folder_problem(settings.data_dir) or getattr(error, "orig", None) or error
@@ -56,7 +56,7 @@ async def open_storage(
     return Storage(database=database, blobs=blobs, results=results, dead_workers=workplace.dead)
 
 
-def _open_results(settings: Settings, scratch: Path, troubles: Troubles) -> ResultLogs:
+def open_results(settings: Settings, scratch: Path, troubles: Troubles) -> ResultLogs:
     if settings.results_url is None:
         return LocalResultLogs(settings.data_dir, troubles)
     store = open_store(settings.results_url)

@@ -123,8 +123,5 @@ class Batches(Protocol):
     async def known(self, batch_ids: Sequence[BatchId]) -> Sequence[Batch]:
         """Give those of the batches that there are, of whatever resource, in no particular order."""
 
-    async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
-        """Give those of the batches that have not ended."""
-
     async def release_all(self, worker: WorkerId) -> None:
         """Give back the claims of a worker that is known to be dead."""

@@ -51,14 +51,17 @@ class Files(Protocol):
     async def count(self, resource: ResourceId, *, expiring: bool, now: float) -> int:
         """Count the files that the resource uploaded, with or without an expiry."""
 
-    async def gone(self, *, now: float, limit: int) -> Sequence[File]:
-        """Give deleted and expired files whose bytes are still stored and that no active batch reads."""
+    async def gone(self, *, now: float, limit: int, after: File | None = None) -> Sequence[File]:
+        """Give deleted and expired files whose bytes are still stored and that no active batch reads.
+
+        They come in the order of their creation, from behind ``after``.
+        """
 
     async def known_blobs(self, keys: Sequence[str]) -> set[str]:
         """Give those of the keys under which the bytes of a file are stored."""
 
-    async def forget_bytes(self, file: File) -> None:
-        """Note that the bytes of a gone file are no longer stored."""
+    async def forget_bytes(self, gone: Sequence[File]) -> None:
+        """Note that the bytes of gone files are no longer stored."""
 
 
 class Uploads(Protocol):
@@ -99,8 +102,11 @@ class Uploads(Protocol):
     async def known_blobs(self, keys: Sequence[str]) -> set[str]:
         """Give those of the keys under which the bytes of a part are stored."""
 
-    async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
-        """Give uploads that have ended or expired and still have parts stored."""
+    async def finished(self, *, now: float, limit: int, after: Upload | None = None) -> Sequence[Upload]:
+        """Give uploads that have ended or expired and still have parts stored.
+
+        They come in the order of their creation, from behind ``after``.
+        """
 
     async def forget_parts(self, upload: Upload) -> None:
         """Drop the records of an upload's parts."""

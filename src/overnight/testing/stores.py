@@ -174,10 +174,6 @@ class MemoryBatches:
     async def known(self, batch_ids: Sequence[BatchId]) -> Sequence[Batch]:
         return [self._tables.batches[batch_id] for batch_id in batch_ids if batch_id in self._tables.batches]
 
-    async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
-        stored = self._tables.batches
-        return {name for name in batch_ids if name in stored and stored[name].status in ACTIVE}
-
     async def release_all(self, worker: WorkerId) -> None:
         for batch_id in [held for held, lease in self._tables.leases.items() if lease[0] == worker]:
             del self._tables.leases[batch_id]
@@ -250,8 +246,9 @@ class MemoryFiles:
             if await self.count(file.resource, expiring=expiring, now=bound.since) >= bound.most:
                 raise BoundReached
 
-    async def gone(self, *, now: float, limit: int) -> Sequence[File]:
-        stored = (file for file in self._tables.files.values() if file.id not in self._tables.without_bytes)
+    async def gone(self, *, now: float, limit: int, after: File | None = None) -> Sequence[File]:
+        behind = _later(self._tables.files, None if after is None else after.id)
+        stored = (file for file in behind if file.id not in self._tables.without_bytes)
         gone = (file for file in stored if not file.visible(now))
         return [file for file in gone if not self._tables.read_by_active_batch(file.id)][:limit]
 
@@ -259,8 +256,8 @@ class MemoryFiles:
         stored = (file for file in self._tables.files.values() if file.id not in self._tables.without_bytes)
         return {file.blob for file in stored} & set(keys)
 
-    async def forget_bytes(self, file: File) -> None:
-        self._tables.without_bytes.add(file.id)
+    async def forget_bytes(self, gone: Sequence[File]) -> None:
+        self._tables.without_bytes.update(file.id for file in gone)
 
 
 class MemoryUploads:
@@ -316,9 +313,10 @@ class MemoryUploads:
     async def known_blobs(self, keys: Sequence[str]) -> set[str]:
         return {part.blob for part in self._tables.parts.values()} & set(keys)
 
-    async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
+    async def finished(self, *, now: float, limit: int, after: Upload | None = None) -> Sequence[Upload]:
         with_parts = {part.upload_id for part in self._tables.parts.values()}
-        uploads = (upload for upload in self._tables.uploads.values() if upload.id in with_parts)
+        behind = _later(self._tables.uploads, None if after is None else after.id)
+        uploads = (upload for upload in behind if upload.id in with_parts)
         return [upload for upload in uploads if upload.seen_at(now).status is not UploadStatus.PENDING][:limit]
 
     async def forget_parts(self, upload: Upload) -> None:
@@ -467,6 +465,11 @@ def _held(batch: Batch) -> int:
 def _holds(condition: Condition, batch: Batch) -> bool:
     value = getattr(batch, condition.field)
     return bool(getattr(operator, condition.operator)(value, condition.value))
+
+
+def _later(table: Mapping[Key, Stored], after: Key | None) -> list[Stored]:
+    order = list(table)
+    return [table[key] for key in order[0 if after is None else order.index(after) + 1 :]]
 
 
 def _behind(shown: Mapping[Key, Stored], after: Key | None, limit: int) -> Page[Stored] | None:

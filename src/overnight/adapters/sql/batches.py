@@ -178,12 +178,7 @@ class SqlBatches:
         reached("batch.released")
 
     async def known(self, batch_ids: Sequence[BatchId]) -> Sequence[Batch]:
-        rows = await self._database.rows(select(batches).where(batches.c.id.in_(batch_ids)))
-        return [to_record(Batch, row) for row in rows]
-
-    async def active(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
-        query = select(batches.c.id).where(batches.c.id.in_(batch_ids), batches.c.status.in_(_ACTIVE))
-        return {row["id"] for row in await self._database.rows(query)}
+        return await self._database.records(select(batches).where(batches.c.id.in_(batch_ids)), Batch)
 
     async def release_all(self, worker: WorkerId) -> None:
         async with self._database.transaction() as connection:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select
 
-NEWEST_VERSION = "0008"
+NEWEST_VERSION = "0009"
 """The newest of the migrations; with a database of this version there is nothing to do at the start."""
 
 _BUSY_MILLISECONDS = 10_000
@@ -79,13 +79,23 @@ class Database:
         try:
             return _rows(self._reader, query)
         except OperationalError:
-            # Somebody holds the whole database for a moment, a backup perhaps: wait for it elsewhere.
-            async with self._writer.connect() as connection:
-                return [dict(row) for row in (await connection.execute(query)).mappings()]
+            return await self._rows_in_time(query)
+
+    async def many_rows(self, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
+        """Read what may be thousands of rows, or takes a look at as many, off the event loop."""
+        try:
+            return await asyncio.to_thread(_rows, self._reader, query)
+        except OperationalError:
+            return await self._rows_in_time(query)
+
+    async def _rows_in_time(self, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
+        # Somebody holds the whole database for a moment, a backup perhaps: wait for it elsewhere.
+        async with self._writer.connect() as connection:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def records(self, query: Select[Any], kind: type[Record]) -> Sequence[Record]:
         """Read what may be thousands of rows, off the event loop."""
-        rows = await asyncio.to_thread(_rows, self._reader, query)
+        rows = await self.many_rows(query)
         return await asyncio.to_thread(lambda: [to_record(kind, row) for row in rows])
 
     async def row(self, query: Select[Any]) -> Mapping[str, Any] | None:

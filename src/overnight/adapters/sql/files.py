@@ -82,20 +82,22 @@ class SqlFiles:
         found = await self._database.row(_counting(resource, expiring=expiring, now=now))
         return int(found["number"]) if found else 0
 
-    async def gone(self, *, now: float, limit: int) -> Sequence[File]:
+    async def gone(self, *, now: float, limit: int, after: File | None = None) -> Sequence[File]:
         in_use = exists().where(batches.c.input_file_id == files.c.id, batches.c.status.in_(tuple(sorted(ACTIVE))))
         due = or_(files.c.deleted_at.is_not(None), files.c.expires_at <= now)
-        query = select(files).where(files.c.bytes_removed == 0, due, ~in_use).limit(limit)
-        rows = await self._database.rows(query)
-        return [to_record(File, row) for row in rows]
+        query = select(files).where(files.c.bytes_removed == 0, due, ~in_use)
+        if after is not None:
+            query = query.where(files.c.seq > select(files.c.seq).where(files.c.id == after.id).scalar_subquery())
+        return await self._database.records(query.order_by(files.c.seq).limit(limit), File)
 
     async def known_blobs(self, keys: Sequence[str]) -> set[str]:
         query = select(files.c.blob).where(files.c.blob.in_(keys), files.c.bytes_removed == 0)
-        return {row["blob"] for row in await self._database.rows(query)}
+        return {row["blob"] for row in await self._database.many_rows(query)}
 
-    async def forget_bytes(self, file: File) -> None:
+    async def forget_bytes(self, gone: Sequence[File]) -> None:
+        forgetting = update(files).where(files.c.id.in_([file.id for file in gone])).values(bytes_removed=1)
         async with self._database.transaction() as connection:
-            await connection.execute(update(files).where(files.c.id == file.id).values(bytes_removed=1))
+            await connection.execute(forgetting)
         reached("file.bytes_forgotten")
 
 
@@ -172,21 +174,21 @@ class SqlUploads:
         return int(found["size"]) if found else 0
 
     async def parts(self, upload_id: UploadId, part_ids: Sequence[PartId] | None = None) -> Sequence[Part]:
-        query = select(parts).where(parts.c.upload_id == upload_id)
-        rows = await self._database.rows(query)
+        found = await self._database.records(select(parts).where(parts.c.upload_id == upload_id), Part)
         wanted = None if part_ids is None else set(part_ids)
-        found = (to_record(Part, row) for row in rows)
         return [part for part in found if wanted is None or part.id in wanted]
 
     async def known_blobs(self, keys: Sequence[str]) -> set[str]:
         query = select(parts.c.blob).where(parts.c.blob.in_(keys))
-        return {row["blob"] for row in await self._database.rows(query)}
+        return {row["blob"] for row in await self._database.many_rows(query)}
 
-    async def finished(self, *, now: float, limit: int) -> Sequence[Upload]:
+    async def finished(self, *, now: float, limit: int, after: Upload | None = None) -> Sequence[Upload]:
         over = or_(uploads.c.status != UploadStatus.PENDING, uploads.c.expires_at <= now)
-        has_parts = exists().where(parts.c.upload_id == uploads.c.id)
-        rows = await self._database.rows(select(uploads).where(over, has_parts).limit(limit))
-        return [to_record(Upload, row) for row in rows]
+        has_parts = uploads.c.id.in_(select(parts.c.upload_id))
+        query = select(uploads).where(over, has_parts)
+        if after is not None:
+            query = query.where(uploads.c.seq > select(uploads.c.seq).where(uploads.c.id == after.id).scalar_subquery())
+        return await self._database.records(query.order_by(uploads.c.seq).limit(limit), Upload)
 
     async def forget_parts(self, upload: Upload) -> None:
         async with self._database.transaction() as connection:

@@ -24,6 +24,8 @@ files = Table(
     Column("deleted_at", BigInteger),
     Column("bytes_removed", Integer, nullable=False, server_default="0"),
     Index("files_of_resource", "resource", "seq"),
+    Index("files_by_blob", "blob", "bytes_removed"),
+    Index("files_with_bytes", "bytes_removed", "seq"),
 )
 
 uploads = Table(
@@ -52,6 +54,7 @@ parts = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("blob", Text, nullable=False),
+    Index("parts_by_blob", "blob"),
 )
 
 batches = Table(

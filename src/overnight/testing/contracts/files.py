@@ -44,6 +44,18 @@ async def an_expired_file_is_gone_at_its_second(files: Files) -> None:
     expect(None, await files.get(_MINE, file.id, now=_NOW + 10))
 
 
+async def gone_files_come_in_the_order_of_their_creation(files: Files) -> None:
+    """Until their bytes are forgotten, and from behind one that stays where it is."""
+    added = [await _added(files, number) for number in (3, 1, 2, 4)]
+    for file in added[:0:-1]:
+        await files.delete(_MINE, file.id, now=_NOW)
+    gone = await files.gone(now=_NOW, limit=2)
+    expect([added[1].id, added[2].id], [file.id for file in gone])
+    await files.forget_bytes([gone[1]])
+    expect([added[3].id], [file.id for file in await files.gone(now=_NOW, limit=2, after=gone[1])])
+    expect([added[1].id, added[3].id], [file.id for file in await files.gone(now=_NOW, limit=9)])
+
+
 async def files_are_counted_by_whether_they_expire(files: Files) -> None:
     """For the limits on their number; those that are gone do not count."""
     await _added(files, 1)
@@ -58,6 +70,7 @@ FILES: tuple[Callable[[Files], Awaitable[None]], ...] = (
     a_file_belongs_to_its_resource,
     a_deleted_file_is_gone_once,
     an_expired_file_is_gone_at_its_second,
+    gone_files_come_in_the_order_of_their_creation,
     files_are_counted_by_whether_they_expire,
 )
 """What ``ports/files.py`` promises."""

@@ -266,7 +266,7 @@ async def test_what_could_never_be_shown_is_forgotten_with_its_readers(stage: St
 async def test_page_that_comes_after_all_have_gone_gets_nothing_old(stage: Stage):
     with stage.hub.subscribed([TOPIC]):
         await stage.hub.refresh()
-    with stage.hub.subscribed([TOPIC], "a1a1a1a1-1") as next_page:
+    with stage.hub.subscribed([TOPIC]) as next_page:
         before = dict(next_page.waiting)
         stage.shown[TOPIC] = {"row-1": "<p>2</p>"}
         await stage.hub.refresh()

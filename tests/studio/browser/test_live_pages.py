@@ -142,7 +142,8 @@ def test_what_an_ended_batch_left_is_shown_once_its_dialog_is_closed(page: Page,
     page.goto(f"{busy.service.url}/studio/batches/{busy.batches['asked']}")
     page.get_by_role("button", name="Cancel batch").click()
     gates[0].open()
-    expect(page.locator("#batch-state")).to_contain_text("Completed")
+    expect(page.locator("#batch-state")).to_contain_text("2 succeeded")
+    expect(page.locator("#batch-state")).to_have_attribute("data-ended", "")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.get_by_role("button", name="Keep it running").click()
 

@@ -268,6 +268,31 @@ def test_banner_says_whether_the_service_answers_meanwhile(page: Page, busy: Sta
     expect(page.locator("#disconnected")).to_be_hidden()
 
 
+def test_late_answer_is_not_put_over_what_the_stream_brought(page: Page, busy: Stage, troubles: Troubles):
+    troubles.expected = [*AWAY_IN_WORDS, "ERR_FAILED"]
+    late: list[Route] = []
+    page.clock.install()
+    page.goto(f"{busy.service.url}/studio/upstreams")
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    page.route("**/studio/events?*", lambda route: route.abort())
+    page.route("**/studio/parts?*", late.append)
+    page.evaluate(_BREAK_OFF)
+    expect(page.locator("#disconnected")).to_be_visible()
+    with page.expect_request("**/studio/parts?*"):
+        page.clock.fast_forward(5_000)
+    page.unroute("**/studio/events?*")
+    page.clock.fast_forward(60_000)
+    expect(page.locator("#disconnected")).to_be_hidden()
+    with page.expect_event("requestfinished", lambda request: "/studio/parts" in request.url):
+        late[0].fulfill(
+            content_type="text/html", body='<hx-partial hx-target="h1" hx-swap="outerMorph"><h1>Old</h1></hx-partial>'
+        )
+    page.evaluate("new Promise((done) => setTimeout(done))")
+
+    expect(page.locator("h1")).to_have_text("Upstreams")
+    expect(page.locator("#disconnected")).to_be_hidden()
+
+
 def test_page_goes_on_after_the_service_was_killed(page: Page, anchored: Stage, troubles: Troubles):
     troubles.expected = AWAY + AWAY_IN_WORDS
     anchored.start("survivor", said(*["hello"] * 3, "wait", "wait"))

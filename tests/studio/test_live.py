@@ -263,6 +263,50 @@ async def test_what_could_never_be_shown_is_forgotten_with_its_readers(stage: St
         assert back.waiting == {}
 
 
+async def test_page_that_comes_after_all_have_gone_gets_nothing_old(stage: Stage):
+    with stage.hub.subscribed([TOPIC]):
+        await stage.hub.refresh()
+    with stage.hub.subscribed([TOPIC]) as next_page:
+        before = dict(next_page.waiting)
+        stage.shown[TOPIC] = {"row-1": "<p>2</p>"}
+        await stage.hub.refresh()
+
+        assert before == {}
+        assert b"<p>2</p>" in next_page.waiting["row-1"]
+
+
+async def test_nothing_old_is_left_of_a_topic_while_another_is_looked_at(stage: Stage):
+    stage.shown[OTHER] = {"row-2": "<p>2</p>"}
+    with stage.hub.subscribed([TOPIC]):
+        with stage.hub.subscribed([TOPIC, OTHER]):
+            await stage.hub.refresh()
+        with stage.hub.subscribed([TOPIC, OTHER]) as back:
+            assert list(back.waiting) == ["row-1"]
+
+
+@pytest.mark.parametrize("shown", [{"row-1": "<p>1</p>"}, Unavailable("The database cannot be read.")])
+async def test_what_comes_after_its_last_reader_is_not_kept(
+    stage: Stage, shown: Mapping[str, str] | Exception, monkeypatch: pytest.MonkeyPatch
+):
+    stage.shown[TOPIC] = shown
+    rendered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(topic: Topic) -> Mapping[str, str]:
+        rendered.set()
+        await go_on.wait()
+        return await stage.render(topic)
+
+    monkeypatch.setattr(stage.hub, "_render", slowly)
+    async with asyncio.TaskGroup() as group:
+        with stage.hub.subscribed([TOPIC]):
+            group.create_task(stage.hub.refresh())
+            await rendered.wait()
+        go_on.set()
+
+    with stage.hub.subscribed([TOPIC]) as next_page:
+        assert next_page.waiting == {}
+
+
 async def test_reader_that_comes_late_is_told_what_cannot_be_shown(stage: Stage):
     stage.shown[TOPIC] = Unavailable("The database cannot be read.")
     with stage.hub.subscribed([TOPIC]):

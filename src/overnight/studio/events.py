@@ -88,11 +88,6 @@ class Hub:
     async def refresh(self) -> None:
         """Render every topic that somebody looks at, once, and hand out what has changed."""
         watched = {topic for subscription in self._subscriptions for topic in subscription.topics}
-        for topic in self._fragments.keys() - watched:
-            del self._fragments[topic]
-        # Apart from those: what could never be shown has no fragments.
-        for topic in self._failing.keys() - watched:
-            del self._failing[topic]
         for topic in watched:
             # The service goes on whatever one part meets.
             if not await safely("live parts", self._refresh(topic)):
@@ -104,14 +99,20 @@ class Hub:
         except ServiceError as error:
             self._stale(topic, error.message)
             return
+        if not self._looked_at(topic):
+            return
         news = self._take(topic, parts)
         if self._failing.pop(topic, None) is not None:
             news[f"stale:{topic.name}"] = _named("fresh", "")
         if news:
             self._hand_out(topic, news)
 
+    def _looked_at(self, topic: Topic) -> bool:
+        """Ask it before anything is kept: whoever looked may have gone while the topic was rendered."""
+        return any(topic in subscription.topics for subscription in self._subscriptions)
+
     def _stale(self, topic: Topic, message: str) -> None:
-        if topic not in self._failing:
+        if topic not in self._failing and self._looked_at(topic):
             event = self._failing[topic] = _named("stale", message)
             self._hand_out(topic, {f"stale:{topic.name}": event})
 
@@ -165,8 +166,15 @@ class Hub:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+            self._forget(subscription.topics)
             if not self._subscriptions:
                 self._watched.clear()
+
+    def _forget(self, topics: frozenset[Topic]) -> None:
+        """Keep nothing of what nobody looks at any more: it would be older than the page of whoever comes next."""
+        for topic in topics.difference(*(subscription.topics for subscription in self._subscriptions)):
+            self._fragments.pop(topic, None)
+            self._failing.pop(topic, None)
 
     def _since(self, topics: Sequence[Topic], last_event_id: str) -> dict[str, bytes]:
         name, _, number = last_event_id.partition("-")

@@ -10,16 +10,41 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 from tests.studio.browser import states
 from tests.studio.browser.states import Stage, said
+from tests.support.api import Api
+from tests.support.http import Http
 from tests.support.watched import Troubles
 
 from overnight.testing.upstream import Gate, answer, by_text, held
 
+KEY = "key-of-the-blue-team"
 AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 # htmx says on the console what it could not fetch.
 AWAY_IN_WORDS = ["Failed to fetch", "network error", "htmx"]
 
 _UNTIL_HTMX_IS_THERE = """new Promise((there) => {
   const look = () => setTimeout(window.htmx && document.readyState !== "loading" ? there : look);
+  look();
+})"""
+
+# The stream of a page rests while its tab is hidden.
+_BREAK_OFF = """
+Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+document.dispatchEvent(new Event("visibilitychange"));
+delete document.hidden;
+document.dispatchEvent(new Event("visibilitychange"));
+"""
+_SELECT_WITHIN = "each => getSelection().selectAllChildren(each)"
+_SELECT_NOTHING = """new Promise((done) => {
+  document.addEventListener("selectionchange", () => setTimeout(done), { once: true });
+  getSelection().removeAllRanges();
+})"""
+# As often as a text came for a page, also if it was put nowhere.
+_COUNT = """text => {
+  window.brought = 0;
+  document.addEventListener("htmx:before:swap", (event) => { window.brought += event.detail.ctx.text.includes(text); });
+}"""
+_WAIT_FOR_IT = """new Promise((there) => {
+  const look = () => setTimeout(window.brought ? there : look);
   look();
 })"""
 
@@ -92,6 +117,52 @@ def test_rows_change_in_place_while_one_is_focused(page: Page, busy: Stage, gate
     expect(row).to_contain_text("2 of 3")
     expect(row.locator("a").first).to_be_focused()
     assert row.evaluate("each => each.mine") is True
+
+
+def test_what_was_held_of_a_row_never_replaces_what_came_later(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("held", said("hello", "first", "second"))
+    page.goto(f"{busy.service.url}/studio/batches")
+    row = page.locator(f"#row-{busy.batches['held']}")
+    expect(row).to_contain_text("1 of 3")
+    row.locator(".sentence").evaluate(_SELECT_WITHIN)
+    page.evaluate(_COUNT, "2 of 3")
+    gates[0].open()
+    page.evaluate(_WAIT_FOR_IT)
+    expect(row).to_contain_text("1 of 3")
+    page.locator("h1").evaluate(_SELECT_WITHIN)
+    gates[1].open()
+    expect(row).to_contain_text("Completed")
+    page.evaluate(_SELECT_NOTHING)
+
+    expect(row).to_contain_text("Completed")
+
+
+def test_what_an_ended_batch_left_is_shown_once_its_dialog_is_closed(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("asked", said("hello", "first"))
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['asked']}")
+    page.get_by_role("button", name="Cancel batch").click()
+    gates[0].open()
+    expect(page.locator("#batch-state")).to_contain_text("2 succeeded")
+    expect(page.locator("#batch-state")).to_have_attribute("data-ended", "")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.get_by_role("button", name="Keep it running").click()
+
+    expect(page.get_by_role("link", name="Download Output")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel batch")).to_have_count(0)
+    # What had the focus before the dialog is gone.
+    expect(page.locator("h1")).to_be_focused()
+
+
+def test_page_stays_where_it_was_scrolled_to_when_its_batch_ends(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
+    busy.start("long page", said(*["hello"] * 30, "first"))
+    busy.done("long page", 30)
+    page.goto(f"{busy.service.url}/studio/batches/{busy.batches['long page']}")
+    expect(page.locator("#request-30")).to_be_attached()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    gates[0].open()
+    expect(page.get_by_role("link", name="Download Output")).to_be_attached()
+
+    assert page.evaluate("[scrollY > 300, document.activeElement.tagName]") == [True, "BODY"]
 
 
 def test_duration_goes_on_while_nothing_else_changes(page: Page, busy: Stage, gates: tuple[Gate, Gate]):
@@ -176,6 +247,57 @@ def test_stream_rests_while_the_tab_is_hidden(page: Page, busy: Stage):
     expect(page.locator("#disconnected")).to_be_hidden()
 
 
+def test_banner_says_whether_the_service_answers_meanwhile(page: Page, busy: Stage, troubles: Troubles):
+    troubles.expected = [*AWAY_IN_WORDS, "ERR_FAILED"]
+    text = page.locator("#disconnected-text")
+    page.clock.install()
+    page.goto(f"{busy.service.url}/studio/upstreams")
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    page.route("**/studio/events?*", lambda route: route.abort())
+    page.route("**/studio/parts?*", lambda route: route.abort())
+    page.evaluate(_BREAK_OFF)
+    expect(text).to_contain_text("Meanwhile this page asks every 5 seconds")
+    page.clock.fast_forward(5_000)
+    expect(text).to_contain_text("The service does not answer")
+    page.unroute("**/studio/parts?*")
+    page.clock.fast_forward(5_000)
+    expect(text).to_contain_text("Meanwhile this page asks every 5 seconds")
+    page.unroute("**/studio/events?*")
+    page.clock.fast_forward(60_000)
+
+    expect(page.locator("#disconnected")).to_be_hidden()
+
+
+def test_late_answer_is_not_put_over_what_the_stream_brought(page: Page, busy: Stage, troubles: Troubles):
+    troubles.expected = [*AWAY_IN_WORDS, "ERR_FAILED"]
+    late: list[Route] = []
+
+    def keep(route: Route) -> None:
+        late.append(route)
+
+    page.clock.install()
+    page.goto(f"{busy.service.url}/studio/upstreams")
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    page.route("**/studio/events?*", lambda route: route.abort())
+    page.route("**/studio/parts?*", keep)
+    page.evaluate(_BREAK_OFF)
+    expect(page.locator("#disconnected")).to_be_visible()
+    with page.expect_request("**/studio/parts?*"):
+        page.clock.fast_forward(5_000)
+    page.unroute("**/studio/events?*")
+    # Less than after which an answer is given up.
+    page.clock.fast_forward(20_000)
+    expect(page.locator("#disconnected")).to_be_hidden()
+    with page.expect_response("**/studio/parts?*"):
+        late[0].fulfill(
+            content_type="text/html", body='<hx-partial hx-target="h1" hx-swap="outerMorph"><h1>Old</h1></hx-partial>'
+        )
+    page.evaluate("new Promise((done) => setTimeout(done))")
+
+    expect(page.locator("h1")).to_have_text("Upstreams")
+    expect(page.locator("#disconnected")).to_be_hidden()
+
+
 def test_page_goes_on_after_the_service_was_killed(page: Page, anchored: Stage, troubles: Troubles):
     troubles.expected = AWAY + AWAY_IN_WORDS
     anchored.start("survivor", said(*["hello"] * 3, "wait", "wait"))
@@ -192,21 +314,64 @@ def test_page_goes_on_after_the_service_was_killed(page: Page, anchored: Stage, 
     expect(page.locator("#batch-state")).to_contain_text("5 succeeded", timeout=60_000)
 
 
-def test_sign_in_after_a_restart_leads_back_to_the_page(page: Page, tmp_path: Path, troubles: Troubles):
-    troubles.expected = [*AWAY, *AWAY_IN_WORDS, " 401", "status of 401"]
-    (tmp_path / "keys.txt").write_text("key-of-the-blue-team blue\n")
-    with states.stage(tmp_path, "--port", str(states.free_port()), "--keys-file", str(tmp_path / "keys.txt")) as there:
-        page.goto(f"{there.service.url}/studio/upstreams")
-        sign_in(page)
-        expect(page.locator("h1")).to_have_text("Upstreams")
-        there.service.stop()
-        there.service.start()
-        expect(page.locator("#disconnected-text")).to_contain_text("signed out", timeout=60_000)
-        page.reload()
-        sign_in(page)
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A service that asks for a key, and has the same port after each start."""
+    folder = tmp_path_factory.mktemp("keyed")
+    (folder / "keys.txt").write_text(f"{KEY} blue\n")
+    with states.stage(folder, "--port", str(states.free_port()), "--keys-file", str(folder / "keys.txt")) as there:
+        yield there
 
-        expect(page).to_have_url(f"{there.service.url}/studio/upstreams")
-        expect(page.locator("#disconnected")).to_be_hidden()
+
+def test_first_batch_of_all_is_told_of_at_once(page: Page, keyed: Stage):
+    page.goto(f"{keyed.service.url}/studio/batches")
+    sign_in(page)
+    expect(page.locator("main h2")).to_have_text("No batches yet")
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    api = Api(Http(keyed.service.url, {"authorization": f"Bearer {KEY}"}))
+    batch_id = api.create(api.upload(said("hello")))
+
+    expect(page.locator("#fresh")).to_have_text("+1 new")
+    expect(page.locator("#announcer")).to_have_text("1 new batch")
+    page.locator("#fresh").click()
+    expect(page.locator(f"#row-{batch_id}")).to_be_visible()
+
+
+def test_sign_in_in_another_tab_brings_the_page_back(page: Page, keyed: Stage, troubles: Troubles):
+    troubles.expected = [*AWAY_IN_WORDS, " 401", "status of 401"]
+    page.goto(f"{keyed.service.url}/studio/upstreams")
+    sign_in(page)
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    other = page.context.new_page()
+    other.goto(f"{keyed.service.url}/studio/upstreams")
+    other.get_by_role("button", name="Sign out").click()
+    expect(other.locator("input[name=key]")).to_be_visible()
+    page.evaluate(_BREAK_OFF)
+    expect(page.locator("#disconnected-text")).to_contain_text("signed out")
+    expect(page.locator("#pulse-text")).to_have_text("Signed out")
+    other.goto(f"{keyed.service.url}/studio/upstreams")
+    sign_in(other)
+    expect(other.locator("h1")).to_have_text("Upstreams")
+
+    expect(page.locator("#disconnected")).to_be_hidden()
+    expect(page.locator("#pulse-text")).to_contain_text("Live")
+    token = other.locator("meta[name=csrf]").get_attribute("content")
+    expect(page.locator("meta[name=csrf]")).to_have_attribute("content", token or "")
+
+
+def test_sign_in_after_a_restart_leads_back_to_the_page(page: Page, keyed: Stage, troubles: Troubles):
+    troubles.expected = [*AWAY, *AWAY_IN_WORDS, " 401", "status of 401"]
+    page.goto(f"{keyed.service.url}/studio/upstreams")
+    sign_in(page)
+    expect(page.locator("h1")).to_have_text("Upstreams")
+    keyed.service.stop()
+    keyed.service.start()
+    expect(page.locator("#disconnected-text")).to_contain_text("signed out", timeout=60_000)
+    page.reload()
+    sign_in(page)
+
+    expect(page).to_have_url(f"{keyed.service.url}/studio/upstreams")
+    expect(page.locator("#disconnected")).to_be_hidden()
 
 
 def test_part_that_is_refused_leaves_the_page_as_it_is_and_says_why(page: Page, tmp_path: Path, troubles: Troubles):
@@ -225,7 +390,7 @@ def test_part_that_is_refused_leaves_the_page_as_it_is_and_says_why(page: Page, 
 
 
 def sign_in(page: Page) -> None:
-    page.locator("input[name=key]").fill("key-of-the-blue-team")
+    page.locator("input[name=key]").fill(KEY)
     page.get_by_role("button", name="Sign in").click()
 
 

@@ -1,110 +1,61 @@
 // Live updates: what htmx's stream brings is put in place without disturbing whoever reads or selects.
 const stream = document.getElementById("stream");
-const banner = document.getElementById("disconnected");
-const bannerText = document.getElementById("disconnected-text");
-const POLL = 5000;
-let polling = 0;
-let paused = false;
-let lastNews = Date.now();
+const OPEN = "dialog[open], #opened:not([hidden])";
 let lastSaid = 0;
 let told = "";
 let underWay = false;
+let renewing = false;
 const held = new Map();
 
-setInterval(showPulse, 1000);
-function showPulse() {
-  const pulse = stream && document.getElementById("pulse");
-  if (!pulse) return;
-  const seconds = Math.round((Date.now() - lastNews) / 1000);
-  pulse.dataset.live = paused ? "paused" : polling ? "broken" : "on";
-  document.getElementById("pulse-text").textContent = paused ? "Paused" : polling ? "Reconnecting" : seconds < 2 ? "Live" : `Live, changed ${seconds} s ago`;
-}
-
-const asOf = () => new Date(lastNews).toLocaleTimeString("en", { hourCycle: "h23" });
-
-function warn(text) {
-  banner.hidden = false;
-  bannerText.textContent = text;
-}
-
-function broken() {
-  if (polling || paused) return;
-  warn("Live updates paused, reconnecting. Meanwhile this page asks every 5 seconds.");
-  polling = setInterval(poll, POLL);
-}
-
-function whole() {
-  banner.hidden = true;
-  clearInterval(polling);
-  polling = 0;
-}
-
-async function poll() {
-  if (document.hidden) return;
-  const url = `${document.documentElement.dataset.root}/studio/parts?topics=${encodeURIComponent(stream.dataset.topics)}`;
-  try {
-    const response = await fetch(url, { headers: { accept: "text/html" } });
-    if (response.status === 401) return signedOut();
-    if (!response.ok) return;
-    await htmx.swap({ text: await response.text(), swap: "none", target: stream, sourceElement: stream });
-  } catch {
-    warn(`The service does not answer. What you see is as of ${asOf()}.`);
-  }
-}
-
-function signedOut() {
-  whole();
-  paused = true;
-  warn("You are signed out. Load the page again to sign in.");
-}
-
-if (stream) {
-  stream.addEventListener("htmx:sse:after:connection", whole);
-  stream.addEventListener("htmx:sse:error", (event) => (event.detail.status === 401 ? signedOut() : broken()));
-  stream.addEventListener("htmx:sse:close", () => { if (!document.body.dataset.leaving) broken(); });
-  stream.addEventListener("htmx:error", broken);
-  stream.addEventListener("htmx:response:error", broken);
-  stream.addEventListener("stale", (event) => warn(`${event.detail.data} What you see is as of ${asOf()}.`));
-  stream.addEventListener("fresh", () => { if (!polling) banner.hidden = true; });
-  window.addEventListener("pagehide", () => { document.body.dataset.leaving = ""; });
-  document.getElementById("live-switch")?.addEventListener("click", (event) => {
-    paused = !paused;
-    event.currentTarget.setAttribute("aria-pressed", String(!paused));
-    if (!paused) releaseHeld();
-    showPulse();
-  });
-}
+const paused = () => document.getElementById("live-switch")?.getAttribute("aria-pressed") === "false";
 
 // A list whose order may change stays as it is while something in it is focused or selected.
 function frozen(target) {
   const at = document.getSelection();
   const selected = at && !at.isCollapsed && target.contains(at.anchorNode);
-  return paused || selected || (target.matches("#active, #events") && target.contains(document.activeElement));
+  return paused() || selected || (target.matches("#active, #events") && target.contains(document.activeElement));
 }
 
 document.addEventListener("htmx:before:swap", (event) => {
   const tasks = event.detail.tasks;
   for (let place = tasks.length - 1; place >= 0; place -= 1) {
-    const { target } = tasks[place];
-    if (!target) tasks.splice(place, 1);
-    else if (frozen(target)) held.set(target.id, tasks.splice(place, 1)[0].fragment.firstElementChild?.outerHTML ?? "");
+    const { target, fragment } = tasks[place];
+    if (target && !frozen(target)) {
+      forget(target);
+      continue;
+    }
+    tasks.splice(place, 1);
+    if (target) hold(target.id, fragment.firstElementChild?.outerHTML ?? "");
   }
 });
 
+// The newest is the last, so that what is released is in the order in which it came.
+function hold(id, html) {
+  held.delete(id);
+  held.set(id, html);
+}
+
+// What was held of a place, or of one within it, is older than what comes there now.
+function forget(target) {
+  for (const id of held.keys()) if (target.contains(document.getElementById(id))) held.delete(id);
+}
+
 function releaseHeld() {
-  for (const [id, html] of [...held]) {
+  const free = [...held].map(([id, html]) => [document.getElementById(id), id, html]).filter(([target]) => !target || !frozen(target));
+  // All of them first: each is a swap itself, and makes what is held within its place forgotten.
+  for (const [, id] of free) held.delete(id);
+  for (const [, id, html] of free) {
     const target = document.getElementById(id);
-    if (target && frozen(target)) continue;
-    held.delete(id);
     if (target && html) htmx.swap({ text: html, swap: "outerMorph", target, sourceElement: stream });
   }
 }
 
 document.addEventListener("focusout", () => setTimeout(releaseHeld));
-document.addEventListener("selectionchange", () => { if (held.size && document.getSelection().isCollapsed) releaseHeld(); });
+document.addEventListener("selectionchange", () => { if (held.size) releaseHeld(); });
+// Behind the switch itself, which connection.js turns.
+document.addEventListener("click", (event) => { if (event.target.closest("#live-switch")) releaseHeld(); });
 
 document.addEventListener("htmx:after:swap", () => {
-  lastNews = Date.now();
   countNew();
   tellState();
 });
@@ -129,16 +80,36 @@ function tellState() {
   if (told && told !== state.dataset.state) say(state.dataset.state);
   told = state.dataset.state;
   const ended = "ended" in state.dataset;
-  if (ended && underWay) renew();
+  if (ended && (underWay || "over" in document.body.dataset)) renew();
   underWay = !ended;
 }
 
 // Files, failures and actions are another after the end. Whoever reads or types is not disturbed: what is the same stays.
 async function renew() {
-  if (document.querySelector("dialog[open], #opened:not([hidden])")) return (document.body.dataset.over = "");
-  await htmx.ajax("GET", location.href, { target: "#main", select: "#main", swap: "outerMorph" });
-  if (document.activeElement === document.body) document.querySelector("h1").focus();
+  // What cannot be now is due when a dialog or the panel closes, or with the next news.
+  document.body.dataset.over = "";
+  if (renewing || document.querySelector(OPEN)) return;
+  renewing = true;
+  try {
+    const response = await fetch(location.href, { headers: { accept: "text/html" } });
+    const text = await response.text();
+    if (response.ok && !response.redirected && !document.querySelector(OPEN)) await replaceMain(text);
+  } catch {
+    // The banner says that the service does not answer.
+  } finally {
+    renewing = false;
+  }
 }
+
+async function replaceMain(text) {
+  delete document.body.dataset.over;
+  const focused = document.activeElement !== document.body;
+  const target = document.getElementById("main");
+  await htmx.swap({ text, target, select: "#main", swap: "outerMorph", sourceElement: document.body });
+  if (focused && document.activeElement === document.body) document.querySelector("h1").focus({ preventScroll: true });
+}
+
+document.addEventListener("close", () => { if ("over" in document.body.dataset) renew(); }, true);
 
 function say(text) {
   if (Date.now() - lastSaid < 10000) return;

@@ -9,7 +9,7 @@ import structlog
 
 from overnight.dispatch.drive import drive
 from overnight.dispatch.owned import LeaseLost, NotYet, Owned, Parts
-from overnight.dispatch.places import Places
+from overnight.dispatch.seats import Seats
 from overnight.domain.batch import Batch, BatchStatus, StopCause
 from overnight.domain.errors import Unavailable
 
@@ -44,7 +44,7 @@ class Dispatcher:
         self._worker = worker
         self._shutdown_grace = shutdown_grace
         self._owned: dict[BatchId, Owned] = {}
-        self._places = Places(parts)
+        self._seats = Seats(parts)
         self._troubles: dict[BatchId, int] = {}
         self._waiting: set[BatchId] = set()
         self._driving: set[asyncio.Task[None]] = set()
@@ -96,7 +96,7 @@ class Dispatcher:
     async def _claim_free(self, group: asyncio.TaskGroup) -> None:
         batches, now = self._parts.batches, self._parts.clock.now()
         until = now + LEASE
-        with self._places.granting(await batches.waiting(self._worker, now=now)) as granted:
+        with self._seats.granting(await batches.waiting(self._worker, now=now)) as granted:
             for lane, limit in granted.items():
                 for batch in await batches.claim(self._worker, now=now, until=until, limit=limit, lane=lane):
                     self._take_over(batch, lane, until, group)
@@ -104,7 +104,7 @@ class Dispatcher:
     def _take_over(self, batch: Batch, lane: Lane, until: float, group: asyncio.TaskGroup) -> None:
         owned = Owned(batch, self._parts, held_until=until, shutdown_grace=self._shutdown_grace)
         self._owned[batch.id] = owned
-        self._places.take(owned, lane)
+        self._seats.take(owned, lane)
         self._idle.clear()
         if self._stopping.is_set():
             owned.stop(StopCause.SHUTDOWN)
@@ -118,7 +118,7 @@ class Dispatcher:
         went_well = await self._safely("drive", self._drive(owned), batch_id=batch_id)
         pause = 0.0 if went_well else self._pause_after_trouble(batch_id)
         # From here on the batch may be claimed again, by us too.
-        self._places.leave(owned)
+        self._seats.leave(owned)
         if self._owned.get(batch_id) is owned:
             del self._owned[batch_id]
         await self._give_back(owned, max(pause, owned.pause))

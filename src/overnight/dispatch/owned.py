@@ -176,5 +176,5 @@ class Owned:
 
 
 def _at_once() -> bool:
-    """Stand in where nobody counts places."""
+    """Stand in where nobody counts seats."""
     return True

@@ -1,4 +1,4 @@
-"""Whose turn it is when more batches could go on than a process has places for."""
+"""Whose turn it is when more batches could go on than a process has seats for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from overnight.domain.ids import ResourceId
 
-# A lane may hold up to so many times what it leaves free: whoever comes next finds a place, however many one asks for.
+# A lane may hold up to so many times what it leaves free: whoever comes next finds a seat, however many one asks for.
 _TIMES_THE_FREE = 2
 
 
@@ -36,12 +36,12 @@ def lane_of(batch: Batch, now: float) -> Lane:
     return Lane(batch.resource, batch.deployment if runs else None)
 
 
-def shares(waiting: Mapping[Lane, int], held: Mapping[Lane, int], places: int) -> dict[Lane, int]:
-    """Say how many of the batches that wait get a place: one by one, always in the lane that holds the fewest.
+def shares(waiting: Mapping[Lane, int], held: Mapping[Lane, int], seats: int) -> dict[Lane, int]:
+    """Say how many of the batches that wait get a seat: one by one, always in the lane that holds the fewest.
 
     Of lanes that hold as many, the first in ``waiting`` comes first. None gets more than twice what is left free.
     """
-    free = places - sum(held.values())
+    free = seats - sum(held.values())
     granted: Counter[Lane] = Counter()
     turns = [(held.get(lane, 0), number, lane) for number, lane in enumerate(waiting)]
     heapq.heapify(turns)

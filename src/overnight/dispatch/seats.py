@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overnight.domain.ids import BatchId
 
 # Each owned batch may hold a log, a descriptor and an index; more than these wait unclaimed. What needs no upstream has
-# places of its own, so that nothing that runs or waits for an upstream is in its way.
+# seats of its own, so that nothing that runs or waits for an upstream is in its way.
 RUNNING = 96
 """How many batches may be owned to run."""
 ASIDE = 32
@@ -28,32 +28,32 @@ ASIDE = 32
 _TRYING = 4
 
 
-class Places:
+class Seats:
     """The batches that this process owns, each in the lane for which it was taken."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._lanes: dict[BatchId, Lane] = {}
         self._owned: dict[BatchId, Owned] = {}
-        # Lanes in which batches wait for places: whoever comes later must not overtake them.
+        # Lanes in which batches wait for seats: whoever comes later must not overtake them.
         self._queued: set[Lane] = set()
         self._kept: Counter[Lane] = Counter()
 
     def take(self, owned: Owned, lane: Lane) -> None:
-        """Give a claimed batch a place in the lane that it was claimed from."""
+        """Give a claimed batch a seat in the lane that it was claimed from."""
         self._owned[owned.batch.id] = owned
         self._lanes[owned.batch.id] = lane
         self._kept[lane] -= 1
         owned.may_run = lambda: self._may_run(owned)
 
     def leave(self, owned: Owned) -> None:
-        """Take the place back."""
+        """Take the seat back."""
         if self._owned.get(owned.batch.id) is owned:
             del self._owned[owned.batch.id], self._lanes[owned.batch.id]
 
     @contextmanager
     def granting(self, waiting: Mapping[Lane, int]) -> Iterator[Mapping[Lane, int]]:
-        """Say how many batches are to be claimed from which lanes, and keep places for them meanwhile.
+        """Say how many batches are to be claimed from which lanes, and keep seats for them meanwhile.
 
         Where too many wait, idle batches of ours stop, to wait for their turn again.
         """
@@ -81,8 +81,8 @@ class Places:
     def _shares(self, waiting: Mapping[Lane, int]) -> dict[Lane, int]:
         held = Counter(self._lanes.values()) + self._kept
         granted: dict[Lane, int] = {}
-        for runs, places in ((False, ASIDE), (True, RUNNING)):
-            granted |= shares(_kind(waiting, runs=runs), _kind(held, runs=runs), places)
+        for runs, seats in ((False, ASIDE), (True, RUNNING)):
+            granted |= shares(_kind(waiting, runs=runs), _kind(held, runs=runs), seats)
         return granted
 
     def _able(self, waiting: Mapping[Lane, int]) -> dict[Lane, int]:
@@ -98,9 +98,9 @@ class Places:
         return able
 
     def _make_room(self, short: Mapping[Lane, int], granted: Mapping[Lane, int]) -> None:
-        """Have batches with nothing in flight wait for their turn again where others wait for their places."""
+        """Have batches with nothing in flight wait for their turn again where others wait for their seats."""
         lanes = Counter(self._lanes.values())
-        # A batch that stops keeps its place until what it has done is durable.
+        # A batch that stops keeps its seat until what it has done is durable.
         leaving = sum(owned.cause is StopCause.TURN for owned in self._owned.values())
         for owned in islice(self._that_rest(), max(0, sum(short.values()) - leaving)):
             lanes[self._lanes[owned.batch.id]] -= 1
@@ -143,7 +143,7 @@ class Places:
 
 
 def _short(waiting: Mapping[Lane, int], granted: Mapping[Lane, int]) -> dict[Lane, int]:
-    """Say how many of those that would run get no place."""
+    """Say how many of those that would run get no seat."""
     short = {lane: count - granted.get(lane, 0) for lane, count in waiting.items() if lane.deployment is not None}
     return {lane: count for lane, count in short.items() if count > 0}
 

@@ -155,18 +155,19 @@ async def test_slow_batches_of_one_resource_leave_seats_to_others(house: House) 
 
 
 async def test_the_last_idle_batch_of_whoever_has_most_makes_room_for_who_has_nothing(quick: House) -> None:
-    """Also where every seat is taken: what it has done stays, and it goes on when it is its turn again."""
+    """Where every seat is taken; it goes on when it is its turn again."""
     one, _ = two_upstreams(quick, slots=2, delay=10.0)
     quick.start()
-    crowd = [batch for number in range(4) for batch in await create(quick, "one", by=f"r{number}", count=8, lines=2)]
-    await quick.clock.advance(60)
+    crowd = [batch for number in range(4) for batch in await create(quick, "one", by=f"r{number}", count=8, lines=4)]
+    await quick.clock.advance(5)
 
-    late = await create(quick, "one", by="late")
+    late = [batch for number in range(3) for batch in await create(quick, "one", by=f"late{number}")]
     await reach(quick, late, S.COMPLETED, within=10.0 * RUNNING)
 
+    assert not any(batch.ended for batch in await seen(quick, crowd))
     await reach(quick, crowd, S.COMPLETED, within=DAY)
-    assert {batch.completed for batch in await seen(quick, crowd)} == {2}
-    assert len(one.sent) == 2 * len(crowd) + 1
+    assert {batch.completed for batch in await seen(quick, crowd)} == {4}
+    assert len(one.sent) == 4 * len(crowd) + len(late)
 
 
 async def test_what_a_batch_has_done_is_kept_when_it_waits_for_its_turn_again(house: House) -> None:

@@ -44,11 +44,11 @@ class Dispatcher:
         self._worker = worker
         self._shutdown_grace = shutdown_grace
         self._owned: dict[BatchId, Owned] = {}
-        self._seats = Seats(parts)
         self._troubles: dict[BatchId, int] = {}
         self._waiting: set[BatchId] = set()
         self._driving: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._seats = Seats(parts, self._wake.set)
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()

@@ -11,11 +11,14 @@ from overnight.domain.batch import StopCause
 from overnight.domain.lanes import Lane, lane_of, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from overnight.dispatch.owned import Owned, Parts
     from overnight.domain.deployment import UpstreamName
     from overnight.domain.ids import BatchId
+
+    # The upstreams, all of which rest, that keep the batches of a lane from going on; none where they can.
+    _Resting = Mapping[Lane, tuple[UpstreamName, ...]]
 
 # Each owned batch may hold a log, a descriptor and an index; more than these wait unclaimed. What needs no upstream has
 # seats of its own, so that nothing that runs or waits for an upstream is in its way.
@@ -29,14 +32,19 @@ _TRYING = 4
 
 
 class Seats:
-    """The batches that this process owns, each in the lane for which it was taken."""
+    """The batches that this process owns, each in the lane for which it was taken.
 
-    def __init__(self, parts: Parts) -> None:
+    ``on_room`` is called when a batch leaves a seat that another waits for, but is owned on.
+    """
+
+    def __init__(self, parts: Parts, on_room: Callable[[], None]) -> None:
         self._parts = parts
+        self._on_room = on_room
         self._lanes: dict[BatchId, Lane] = {}
         self._owned: dict[BatchId, Owned] = {}
         # Lanes in which batches wait for seats: whoever comes later must not overtake them.
         self._queued: set[Lane] = set()
+        self._queued_aside = False
         self._kept: Counter[Lane] = Counter()
 
     def take(self, owned: Owned, lane: Lane) -> None:
@@ -57,10 +65,12 @@ class Seats:
 
         Where too many wait, idle batches of ours stop, to wait for their turn again.
         """
-        able = self._able(waiting)
+        resting = {lane: self._resting(lane) for lane in {*waiting, *self._lanes.values()}}
+        able = self._able(waiting, resting)
         granted = self._shares(able)
         self._queued = set(_short(waiting, granted))
-        self._make_room(_short(able, granted), granted)
+        self._queued_aside = any(count > granted.get(lane, 0) for lane, count in _kind(waiting, runs=False).items())
+        self._make_room(_short(able, granted), granted, resting)
         self._kept = Counter(granted)
         try:
             yield granted
@@ -76,6 +86,8 @@ class Seats:
             self._queued.add(lane)
             return False
         self._lanes[owned.batch.id] = lane
+        if self._queued_aside:
+            self._on_room()
         return True
 
     def _shares(self, waiting: Mapping[Lane, int]) -> dict[Lane, int]:
@@ -85,24 +97,24 @@ class Seats:
             granted |= shares(_kind(waiting, runs=runs), _kind(held, runs=runs), seats)
         return granted
 
-    def _able(self, waiting: Mapping[Lane, int]) -> dict[Lane, int]:
+    def _able(self, waiting: Mapping[Lane, int], resting: _Resting) -> dict[Lane, int]:
         """Leave out what could not go on, but for a few that try."""
-        trying = Counter(where for lane in self._lanes.values() if (where := self._resting(lane)))
+        trying = Counter(resting[lane] for lane in self._lanes.values())
         able: dict[Lane, int] = {}
         for lane, count in waiting.items():
-            where = self._resting(lane)
+            where = resting[lane]
             most = min(count, _TRYING - trying[where]) if where else count
             if most > 0:
                 able[lane] = most
                 trying[where] += most
         return able
 
-    def _make_room(self, short: Mapping[Lane, int], granted: Mapping[Lane, int]) -> None:
+    def _make_room(self, short: Mapping[Lane, int], granted: Mapping[Lane, int], resting: _Resting) -> None:
         """Have batches with nothing in flight wait for their turn again where others wait for their seats."""
         lanes = Counter(self._lanes.values())
         # A batch that stops keeps its seat until what it has done is durable.
         leaving = sum(owned.cause is StopCause.TURN for owned in self._owned.values())
-        for owned in islice(self._that_rest(), max(0, sum(short.values()) - leaving)):
+        for owned in islice(self._that_rest(resting), max(0, sum(short.values()) - leaving)):
             lanes[self._lanes[owned.batch.id]] -= 1
             owned.stop(StopCause.TURN)
             leaving += 1
@@ -110,11 +122,11 @@ class Seats:
         for _ in range(shut_out - leaving):
             self._shorten(lanes)
 
-    def _that_rest(self) -> Iterator[Owned]:
+    def _that_rest(self, resting: _Resting) -> Iterator[Owned]:
         """Give the idle ones whose upstreams rest, but for a few that try."""
         trying: Counter[tuple[UpstreamName, ...]] = Counter()
         for batch_id, lane in self._lanes.items():
-            where = self._resting(lane)
+            where = resting[lane]
             trying[where] += 1
             if where and trying[where] > _TRYING and _idle(self._owned[batch_id]):
                 yield self._owned[batch_id]

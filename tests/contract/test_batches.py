@@ -495,3 +495,14 @@ async def test_of_a_lane_its_oldest_are_claimed(batches: Batches, lane: Lane, ex
     assert [batch.id for batch in claimed] == expected
     assert {batch.epoch for batch in claimed} <= {1}
     assert sum((await batches.waiting(BOB, now=NOW)).values()) == 6 - len(expected)
+
+
+async def test_what_had_to_wait_before_is_behind_what_did_not(batches: Batches) -> None:
+    """Among what needs no upstream: a hundred that are looked at again and again do not keep others from it."""
+    for number in range(4):
+        await batches.add(a_batch(f"batch_{number}"))
+    for pause, held in enumerate(reversed(await _claim(batches, BOB, limit=2)), 1):
+        await batches.release(held, BOB, until=NOW + pause)
+    claimed = await batches.claim(ANN, now=NOW + 5, until=NOW + 10, limit=9, lane=Lane(MINE))
+
+    assert [batch.id for batch in claimed] == ["batch_2", "batch_3", "batch_1", "batch_0"]

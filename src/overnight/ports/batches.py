@@ -113,7 +113,8 @@ class Batches(Protocol):
     ) -> Sequence[Batch]:
         """Take up to ``limit`` active batches that nobody holds at ``now``, oldest first, each with its epoch raised.
 
-        With a ``lane`` only those that are in it at ``now``.
+        With a ``lane`` only those that are in it at ``now``; of one without a deployment, those come last that were
+        given back to be claimed later, by when that was: what has to wait again and again is in nobody's way.
         A worker is not given again what it still holds, though its lease has run out: it may be at work on it.
         The claims hold until ``until`` (unix seconds). No two workers are given the same epoch of a batch.
         """

@@ -161,6 +161,8 @@ class MemoryBatches:
         self, worker: WorkerId, *, now: float, until: float, limit: int, lane: Lane | None = None
     ) -> Sequence[Batch]:
         free = [batch for batch in self._free(worker, now) if lane in {None, lane_of(batch, now)}]
+        if lane is not None and lane.deployment is None:
+            free.sort(key=lambda batch: self._tables.leases.get(batch.id, (None, 0.0))[1])
         claimed = [msgspec.structs.replace(batch, epoch=batch.epoch + 1) for batch in free[:limit]]
         for batch in claimed:
             self._tables.batches[batch.id] = batch

@@ -160,7 +160,9 @@ class SqlBatches:
     ) -> Sequence[Batch]:
         free = _free(worker, now)
         query = select(batches).where(batches.c.status.in_(_ACTIVE), free, *_in_lane(lane, now))
-        rows = await self._database.rows(query.order_by(batches.c.seq).limit(limit))
+        aside = lane is not None and lane.deployment is None
+        order = (batches.c.lease_until, batches.c.seq) if aside else (batches.c.seq,)
+        rows = await self._database.rows(query.order_by(*order).limit(limit))
         claimed = []
         for row in rows:
             batch = await self._take(to_record(Batch, row), free, worker, until)

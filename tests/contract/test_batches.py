@@ -444,7 +444,7 @@ class TestClaims:
 
 async def test_what_waits_is_counted_by_lane_in_the_order_of_the_oldest(batches: Batches) -> None:
     """Not what another holds, nor what has ended, nor what may not be claimed yet."""
-    running = {"status": S.IN_PROGRESS, "deployment": "chat"}
+    running: dict[str, Any] = {"status": S.IN_PROGRESS, "deployment": "chat"}
     for number, (resource, changes) in enumerate(
         [
             (OTHERS, running),
@@ -484,8 +484,8 @@ async def test_what_waits_is_counted_by_lane_in_the_order_of_the_oldest(batches:
 )
 async def test_of_a_lane_its_oldest_are_claimed(batches: Batches, lane: Lane, expected: list[str]) -> None:
     """And nothing of another."""
-    running = {"status": S.IN_PROGRESS, "deployment": "chat"}
-    overdue = {"expiry": Expiry.EXPIRE, "expires_at": int(NOW)}
+    running: dict[str, Any] = {"status": S.IN_PROGRESS, "deployment": "chat"}
+    overdue: dict[str, Any] = {"expiry": Expiry.EXPIRE, "expires_at": int(NOW)}
     for number, (resource, changes) in enumerate(
         [(MINE, {}), (MINE, running), (OTHERS, running), (MINE, running | overdue), (MINE, running), (MINE, running)]
     ):

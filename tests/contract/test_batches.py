@@ -10,6 +10,7 @@ from overnight.domain.batch import Batch, BatchStatus, Expiry, Problem
 from overnight.domain.file import File, Purpose
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import BatchId, FileId, ResourceId, WorkerId
+from overnight.domain.lanes import Lane
 from overnight.domain.listing import BatchQuery, Condition
 from overnight.domain.result import Tally
 from overnight.domain.usage import Usage
@@ -427,3 +428,69 @@ class TestClaims:
         await batches.release_all(ANN)
 
         assert [batch.id for batch in await _claim(batches, BOB)] == ["batch_0", "batch_1"]
+
+
+async def test_what_waits_is_counted_by_lane_in_the_order_of_the_oldest(batches: Batches) -> None:
+    """Not what another holds, nor what has ended, nor what may not be claimed yet."""
+    running: dict[str, Any] = {"status": S.IN_PROGRESS, "deployment": "chat"}
+    for number, (resource, changes) in enumerate(
+        [
+            (OTHERS, running),
+            (MINE, {}),
+            (OTHERS, {"status": S.COMPLETED}),
+            (MINE, running),
+            (MINE, running | {"deployment": "other"}),
+            (MINE, {"status": S.FINALIZING}),
+            (MINE, running | {"expiry": Expiry.EXPIRE, "expires_at": int(NOW)}),
+            (OTHERS, running),
+        ]
+    ):
+        await batches.add(replace(a_batch(f"batch_{number}", resource), **changes))
+    waiting = await batches.waiting(ANN, now=NOW)
+
+    assert list(waiting.items()) == [
+        (Lane(OTHERS, "chat"), 2),
+        (Lane(MINE), 3),
+        (Lane(MINE, "chat"), 1),
+        (Lane(MINE, "other"), 1),
+    ]
+    [held] = await _claim(batches, BOB, limit=1)
+    await batches.release(held, BOB, until=NOW + 5)
+    assert (await batches.waiting(ANN, now=NOW))[Lane(OTHERS, "chat")] == 1
+    assert (await batches.waiting(ANN, now=NOW + 5))[Lane(OTHERS, "chat")] == 2
+
+
+@pytest.mark.parametrize(
+    ("lane", "expected"),
+    [
+        (Lane(MINE), ["batch_0", "batch_3"]),
+        (Lane(MINE, "chat"), ["batch_1", "batch_4"]),
+        (Lane(OTHERS, "chat"), ["batch_2"]),
+        (Lane(OTHERS), []),
+        (Lane(MINE, "other"), []),
+    ],
+)
+async def test_of_a_lane_its_oldest_are_claimed(batches: Batches, lane: Lane, expected: list[str]) -> None:
+    """And nothing of another."""
+    running: dict[str, Any] = {"status": S.IN_PROGRESS, "deployment": "chat"}
+    overdue: dict[str, Any] = {"expiry": Expiry.EXPIRE, "expires_at": int(NOW)}
+    for number, (resource, changes) in enumerate(
+        [(MINE, {}), (MINE, running), (OTHERS, running), (MINE, running | overdue), (MINE, running), (MINE, running)]
+    ):
+        await batches.add(replace(a_batch(f"batch_{number}", resource), **changes))
+    claimed = await batches.claim(ANN, now=NOW, until=NOW + 10, limit=2, lane=lane)
+
+    assert [batch.id for batch in claimed] == expected
+    assert {batch.epoch for batch in claimed} <= {1}
+    assert sum((await batches.waiting(BOB, now=NOW)).values()) == 6 - len(expected)
+
+
+async def test_what_had_to_wait_before_is_behind_what_did_not(batches: Batches) -> None:
+    """Among what needs no upstream: a hundred that are looked at again and again do not keep others from it."""
+    for number in range(4):
+        await batches.add(a_batch(f"batch_{number}"))
+    for pause, held in enumerate(reversed(await _claim(batches, BOB, limit=2)), 1):
+        await batches.release(held, BOB, until=NOW + pause)
+    claimed = await batches.claim(ANN, now=NOW + 5, until=NOW + 10, limit=9, lane=Lane(MINE))
+
+    assert [batch.id for batch in claimed] == ["batch_2", "batch_3", "batch_1", "batch_0"]

@@ -89,9 +89,10 @@ class Owners(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), limit=st.integers(0, 3), lease=st.sampled_from([1.0, 5.0]))
     def claim(self, worker: WorkerId, limit: int, lease: float) -> None:
+        waiting = self.both("waiting", worker, now=self.now)
         claimed = self.both("claim", worker, now=self.now, until=self.now + lease, limit=limit)
 
-        assert len(claimed) <= limit
+        assert len(claimed) == min(limit, sum(waiting.values()))
         for batch in claimed:
             before = self.truth[batch.id]
             assert batch.epoch == before.epoch + 1

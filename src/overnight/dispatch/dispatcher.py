@@ -9,6 +9,7 @@ import structlog
 
 from overnight.dispatch.drive import drive
 from overnight.dispatch.owned import LeaseLost, NotYet, Owned, Parts
+from overnight.dispatch.seats import Seats
 from overnight.domain.batch import Batch, BatchStatus, StopCause
 from overnight.domain.errors import Unavailable
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from overnight.domain.ids import BatchId, WorkerId
+    from overnight.domain.lanes import Lane
     from overnight.services.retention import Sweeper
 
 log = structlog.get_logger()
@@ -32,9 +34,6 @@ _MOST_DOUBLINGS = 6
 
 _SWEEPS_AN_HOUR = 60
 
-# Each owned batch may hold a log, a descriptor and an index; more than this wait unclaimed.
-_MOST_OWNED = 64
-
 
 class Dispatcher:
     """Owns batches. One task for each owned batch, one that claims, one that renews, and the slots of the upstreams."""
@@ -49,6 +48,7 @@ class Dispatcher:
         self._waiting: set[BatchId] = set()
         self._driving: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._seats = Seats(parts, self._wake.set)
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -94,15 +94,17 @@ class Dispatcher:
             await self._parts.clock.wait(self._wake, _CLAIM_EVERY)
 
     async def _claim_free(self, group: asyncio.TaskGroup) -> None:
-        now = self._parts.clock.now()
+        batches, now = self._parts.batches, self._parts.clock.now()
         until = now + LEASE
-        free = _MOST_OWNED - len(self._owned)
-        for batch in await self._parts.batches.claim(self._worker, now=now, until=until, limit=free):
-            self._take_over(batch, until, group)
+        with self._seats.granting(await batches.waiting(self._worker, now=now)) as granted:
+            for lane, limit in granted.items():
+                for batch in await batches.claim(self._worker, now=now, until=until, limit=limit, lane=lane):
+                    self._take_over(batch, lane, until, group)
 
-    def _take_over(self, batch: Batch, until: float, group: asyncio.TaskGroup) -> None:
+    def _take_over(self, batch: Batch, lane: Lane, until: float, group: asyncio.TaskGroup) -> None:
         owned = Owned(batch, self._parts, held_until=until, shutdown_grace=self._shutdown_grace)
         self._owned[batch.id] = owned
+        self._seats.take(owned, lane)
         self._idle.clear()
         if self._stopping.is_set():
             owned.stop(StopCause.SHUTDOWN)
@@ -116,6 +118,7 @@ class Dispatcher:
         went_well = await self._safely("drive", self._drive(owned), batch_id=batch_id)
         pause = 0.0 if went_well else self._pause_after_trouble(batch_id)
         # From here on the batch may be claimed again, by us too.
+        self._seats.leave(owned)
         if self._owned.get(batch_id) is owned:
             del self._owned[batch_id]
         await self._give_back(owned, max(pause, owned.pause))

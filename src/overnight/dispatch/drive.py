@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 
 async def drive(owned: Owned) -> None:
-    """Drive a batch. Raises ``LeaseLost``; any other error leaves it to be claimed again."""
+    """Drive a batch until it ends, or has to wait for its turn. Raises ``LeaseLost``.
+
+    Any other error leaves it to be claimed again.
+    """
     while not owned.batch.ended and not owned.leaving:
+        if owned.batch.status is BatchStatus.IN_PROGRESS and not owned.may_run():
+            return
         try:
             await _step(owned)
         except OSError:

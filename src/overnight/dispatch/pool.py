@@ -80,6 +80,11 @@ class Pool:
         return self._breaker.problem
 
     @property
+    def rests(self) -> bool:
+        """Whether little or nothing is sent until somebody resumes it, or it has shown that it is in order."""
+        return self.paused or self._breaker.problem is not None
+
+    @property
     def left_alone(self) -> float:
         """For how many seconds from now on nothing is sent, because of trouble or to keep to a rate."""
         return max(0.0, self._free_at() - self._clock.ticks())

@@ -69,6 +69,10 @@ class Router:
             for name, pool in self._pools.items()
         }
 
+    def rests(self, upstreams: Iterable[UpstreamName]) -> bool:
+        """Whether each of some upstreams is paused, left alone, or on trial."""
+        return all(self._pools[name].rests for name in upstreams)
+
     def pause(self, name: str) -> None:
         """Send nothing more to an upstream; what is in flight there ends. Lasts until ``resume`` or a restart.
 

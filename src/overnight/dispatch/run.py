@@ -180,6 +180,11 @@ class Run:
         return slot.uncancel() == 0
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight or waits to be judged."""
+        return self._log is not None and self._taken == 0
+
+    @property
     def in_flight(self) -> int:
         """How many requests are with an upstream."""
         return len(self._in_flight)

@@ -178,10 +178,11 @@ class StopCause(StrEnum):
     LEASE_LOST = "lease_lost"
     TROUBLE = "trouble"
     CAP = "cap"
+    TURN = "turn"
 
 
-# Another worker, or this one after a restart, goes on with the batch.
-LEAVING = frozenset({StopCause.SHUTDOWN, StopCause.LEASE_LOST})
+# Another worker, or this one after a restart or when it is its turn again, goes on with the batch.
+LEAVING = frozenset({StopCause.SHUTDOWN, StopCause.LEASE_LOST, StopCause.TURN})
 
 
 def terminal_status(cause: StopCause) -> BatchStatus:

@@ -9,6 +9,7 @@ import msgspec
 from overnight.domain.batch import Batch
 from overnight.domain.file import File
 from overnight.domain.ids import BatchId, ResourceId, WorkerId
+from overnight.domain.lanes import Lane
 from overnight.domain.listing import BatchQuery
 from overnight.domain.result import Tally
 from overnight.ports.bounds import Bound
@@ -104,9 +105,16 @@ class Batches(Protocol):
         same transaction: over all days they add up to what the batches count.
         """
 
-    async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
+    async def waiting(self, worker: WorkerId, *, now: float) -> Mapping[Lane, int]:
+        """Count what ``claim`` could give this worker at ``now``, by lane; that of the oldest batch comes first."""
+
+    async def claim(
+        self, worker: WorkerId, *, now: float, until: float, limit: int, lane: Lane | None = None
+    ) -> Sequence[Batch]:
         """Take up to ``limit`` active batches that nobody holds at ``now``, oldest first, each with its epoch raised.
 
+        With a ``lane`` only those that are in it at ``now``; of one without a deployment, those come last that were
+        given back to be claimed later, by when that was: what has to wait again and again is in nobody's way.
         A worker is not given again what it still holds, though its lease has run out: it may be at work on it.
         The claims hold until ``until`` (unix seconds). No two workers are given the same epoch of a batch.
         """

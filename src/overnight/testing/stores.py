@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from overnight.domain.batch import ACTIVE, Batch, BatchStatus
 from overnight.domain.file import File, Purpose
 from overnight.domain.ids import ADMIN_RESOURCE
 from overnight.domain.key import Key as ApiKey
+from overnight.domain.lanes import lane_of
 from overnight.domain.result import Tally
 from overnight.domain.upload import Part, Upload, UploadStatus
 from overnight.ports.batches import Admission, Page, Verdict
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from overnight.domain.cap import Cap, Measure, Period
     from overnight.domain.ids import BatchId, FileId, KeyId, PartId, ResourceId, UploadId, WorkerId
     from overnight.domain.key import Resource
+    from overnight.domain.lanes import Lane
     from overnight.domain.listing import BatchQuery, Condition
     from overnight.ports.files import PartRoom
 
@@ -151,9 +154,15 @@ class MemoryBatches:
         self._tables.book(stored, counted, now)
         return True
 
-    async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
-        active = (batch for batch in self._tables.batches.values() if batch.status in ACTIVE)
-        free = [batch for batch in active if self._is_free(batch, worker, now)]
+    async def waiting(self, worker: WorkerId, *, now: float) -> Mapping[Lane, int]:
+        return Counter(lane_of(batch, now) for batch in self._free(worker, now))
+
+    async def claim(
+        self, worker: WorkerId, *, now: float, until: float, limit: int, lane: Lane | None = None
+    ) -> Sequence[Batch]:
+        free = [batch for batch in self._free(worker, now) if lane in {None, lane_of(batch, now)}]
+        if lane is not None and lane.deployment is None:
+            free.sort(key=lambda batch: self._tables.leases.get(batch.id, (None, 0.0))[1])
         claimed = [msgspec.structs.replace(batch, epoch=batch.epoch + 1) for batch in free[:limit]]
         for batch in claimed:
             self._tables.batches[batch.id] = batch
@@ -181,6 +190,10 @@ class MemoryBatches:
     def _current(self, seen: Batch) -> Batch | None:
         stored = self._tables.batches.get(seen.id)
         return stored if stored is not None and stored.epoch == seen.epoch else None
+
+    def _free(self, worker: WorkerId, now: float) -> list[Batch]:
+        active = (batch for batch in self._tables.batches.values() if batch.status in ACTIVE)
+        return [batch for batch in active if self._is_free(batch, worker, now)]
 
     def _is_free(self, batch: Batch, worker: WorkerId, now: float) -> bool:
         holder, until = self._tables.leases.get(batch.id, (None, 0.0))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from operator import eq, ge, gt, le, lt, ne
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, case, func, insert, select, update
+import msgspec
+from sqlalchemy import bindparam, case, func, insert, not_, select, update
 
 from overnight.adapters.sql.database import Lookup
 from overnight.adapters.sql.rows import changes, to_record, to_row
@@ -15,7 +16,9 @@ from overnight.adapters.sql.usage import book, held
 from overnight.adapters.sql.webhooks import announce
 from overnight.crash_points import reached
 from overnight.domain.accounting import tally_after, tally_of
-from overnight.domain.batch import ACTIVE, Batch, BatchStatus
+from overnight.domain.batch import ACTIVE, Batch, BatchStatus, Expiry
+from overnight.domain.ids import ResourceId
+from overnight.domain.lanes import Lane
 from overnight.domain.result import Tally
 from overnight.ports.batches import Admission, Page, Verdict
 from overnight.ports.bounds import BoundReached
@@ -29,12 +32,18 @@ if TYPE_CHECKING:
 
     from overnight.adapters.sql.database import Database
     from overnight.domain.file import File
-    from overnight.domain.ids import BatchId, ResourceId, WorkerId
+    from overnight.domain.ids import BatchId, WorkerId
     from overnight.domain.listing import BatchQuery, Condition
     from overnight.ports.bounds import Bound
 
 _ACTIVE = tuple(sorted(ACTIVE))
 _ONE = Lookup(select(batches).where(batches.c.id == bindparam("id"), batches.c.resource == bindparam("resource")))
+
+
+class _Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    resource: ResourceId
+    deployment_of_lane: str | None
+    count: int
 
 
 class SqlBatches:
@@ -134,13 +143,26 @@ class SqlBatches:
         reached("batch.progress_recorded")
         return stored is not None
 
-    async def claim(self, worker: WorkerId, *, now: float, until: float, limit: int) -> Sequence[Batch]:
-        left = batches.c.worker.is_(None) & (
-            (batches.c.lease_until <= now) | (batches.c.status == BatchStatus.CANCELLING)
+    async def waiting(self, worker: WorkerId, *, now: float) -> Mapping[Lane, int]:
+        deployment = case((_runs(now), batches.c.deployment), else_=None).label("deployment_of_lane")
+        query = (
+            select(batches.c.resource, deployment, func.count().label("count"))
+            .where(batches.c.status.in_(_ACTIVE), _free(worker, now))
+            .group_by(batches.c.resource, deployment)
+            .order_by(func.min(batches.c.seq))
         )
-        free = left | ((batches.c.lease_until < now) & (batches.c.worker != worker))
-        query = select(batches).where(batches.c.status.in_(_ACTIVE), free).order_by(batches.c.seq).limit(limit)
-        rows = await self._database.rows(query)
+        # Of thousands that wait, all are counted.
+        found = await self._database.records(query, _Waiting)
+        return {Lane(each.resource, each.deployment_of_lane): each.count for each in found}
+
+    async def claim(
+        self, worker: WorkerId, *, now: float, until: float, limit: int, lane: Lane | None = None
+    ) -> Sequence[Batch]:
+        free = _free(worker, now)
+        query = select(batches).where(batches.c.status.in_(_ACTIVE), free, *_in_lane(lane, now))
+        aside = lane is not None and lane.deployment is None
+        order = (batches.c.lease_until, batches.c.seq) if aside else (batches.c.seq,)
+        rows = await self._database.rows(query.order_by(*order).limit(limit))
         claimed = []
         for row in rows:
             batch = await self._take(to_record(Batch, row), free, worker, until)
@@ -207,6 +229,27 @@ async def _insert(connection: AsyncConnection, batch: Batch, bound: Bound | None
 def _is(batch: Batch) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Name a batch as its reader knows it: a raised epoch is another owner's."""
     return batches.c.id == batch.id, batches.c.epoch == batch.epoch
+
+
+def _free(worker: WorkerId, now: float) -> ColumnElement[bool]:
+    """Say what a worker may claim."""
+    left = batches.c.worker.is_(None) & ((batches.c.lease_until <= now) | (batches.c.status == BatchStatus.CANCELLING))
+    return left | ((batches.c.lease_until < now) & (batches.c.worker != worker))
+
+
+def _runs(now: float) -> ColumnElement[bool]:
+    """Say, as ``lane_of`` does, which active batches need an upstream."""
+    overdue = (batches.c.expiry == Expiry.EXPIRE) & (batches.c.expires_at <= now)
+    return (batches.c.status == BatchStatus.IN_PROGRESS) & not_(overdue)
+
+
+def _in_lane(lane: Lane | None, now: float) -> tuple[ColumnElement[bool], ...]:
+    if lane is None:
+        return ()
+    if lane.deployment is None:
+        # Not by the index of the resource: that would read all of its batches that have ended.
+        return batches.c.resource.concat("") == lane.resource, not_(_runs(now))
+    return batches.c.resource == lane.resource, batches.c.deployment == lane.deployment, _runs(now)
 
 
 def _repeated_by(batch: Batch) -> tuple[ColumnElement[bool], ...]:

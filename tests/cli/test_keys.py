@@ -42,7 +42,7 @@ def test_a_key_lives_a_hundred_years_at_most(bare: Cli) -> None:
     found = bare("keys", "create", "--data-dir", "data", "--days", str(MOST_DAYS + 1))
 
     assert MOST_DAYS * 86_400 == LONGEST_LIFE
-    assert (ExitCode.USAGE, "") == (found.code, found.stdout)
+    assert (found.code, found.stdout) == (ExitCode.USAGE, "")
     assert "36500" in found.stderr
 
 

@@ -98,7 +98,7 @@ async def test_a_life_has_an_end_that_is_a_date(gate: Gate, life: int) -> None:
     with pytest.raises(InvalidRequest, match="Invalid 'expires_in'") as raised:
         await gate.service.create(NewKey(life=life))
 
-    assert ("expires_in", []) == (raised.value.param, await gate.service.list())
+    assert (raised.value.param, await gate.service.list()) == ("expires_in", [])
 
 
 async def test_the_first_key_brings_the_default_resource(gate: Gate) -> None:

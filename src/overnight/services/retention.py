@@ -26,6 +26,9 @@ _ORPHAN_AFTER = 3_600
 # A batch whose input expires at the moment of its creation has the bytes kept by the time this is over.
 _EXPIRED_FOR = 60
 
+# An upload that was about to expire when it was completed has its parts put together by the time this is over.
+_UPLOAD_EXPIRED_FOR = 600
+
 _OF_BATCHES = "batches/"
 
 
@@ -49,7 +52,7 @@ class Sweeper:
         for file in files:
             await self._blobs.delete(file.blob)
             await self._files.forget_bytes(file)
-        uploads = await self._uploads.finished(now=now, limit=_AT_ONCE)
+        uploads = await self._uploads.finished(now=now - _UPLOAD_EXPIRED_FOR, limit=_AT_ONCE)
         for upload in uploads:
             for part in await self._uploads.parts(upload.id):
                 await self._blobs.delete(part.blob)

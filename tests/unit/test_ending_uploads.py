@@ -3,11 +3,14 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from tests.unit.test_services import GOOD, MINE, OPENAI, Desk
+from tests.unit.test_services import GOOD, MINE, OPENAI, Desk, desk
 from tests.unit.test_services import TestUploads as _Uploads
 
 from overnight.domain.errors import Conflict, InvalidRequest
 from overnight.domain.upload import Part, Upload, UploadStatus
+
+# Pytest finds fixtures in the module that uses them.
+__all__ = ("desk",)
 
 LIFE = 3_600
 KEPT = 600

@@ -153,6 +153,16 @@ async def test_a_copy_that_somebody_found_and_used_keeps_its_bytes(counter: Coun
     assert (await shop.file_records.get(MINE, file.id, now=0)) is None
 
 
+async def test_only_the_copy_goes_at_once(counter: Counter) -> None:
+    """What else was deleted waits for a sweep."""
+    shop = counter.shop
+    other, copy = await shop.upload(b"{}"), await shop.upload(b"{}")
+    await counter.files.delete(MINE, other.id)
+    await counter.files.discard(MINE, copy.id)
+
+    assert (other.blob in shop.blobs.held, copy.blob in shop.blobs.held) == (True, False)
+
+
 class Failing:
     """A store that breaks while a batch is being stored, before or after it is (``ports/batches.py``)."""
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from tests.unit.test_requests import MINE, OTHERS, Shop, a_line
-from tests.unit.test_usage import PRICES, Slow, Words
+from tests.unit.test_tokens import Words
+from tests.unit.test_usage import PRICES, Slow
 
 from overnight.domain.flavour import Flavour
 from overnight.domain.ids import ResourceId

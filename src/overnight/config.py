@@ -17,7 +17,7 @@ from overnight.config_oidc import OidcSettings
 from overnight.domain.addresses import Policy, parse_policy
 from overnight.domain.deployment import Capacity
 from overnight.domain.flavour import Flavour
-from overnight.domain.limits import DEFAULTS, MIB, Limits
+from overnight.domain.limits import DEFAULTS, LONGEST_LIFE, MIB, Limits
 
 _DAY = 86_400.0
 _START_CONCURRENCY = 16
@@ -134,7 +134,9 @@ class LimitSettings(BaseModel):
     line_bytes: int | None = Field(default=None, ge=1, description="Longest line of an input file.")
     upload_bytes: int | None = Field(default=None, ge=1, description="Largest file put together from parts.")
     upload_part_bytes: int | None = Field(default=None, ge=1, description="Largest part.")
-    upload_life: int | None = Field(default=None, ge=1, description="Seconds until an unfinished upload expires.")
+    upload_life: int | None = Field(
+        default=None, ge=1, le=LONGEST_LIFE, description="Seconds until an unfinished upload expires."
+    )
     uploads_per_minute: int | None = Field(
         default=None,
         ge=0,
@@ -161,11 +163,13 @@ class LimitSettings(BaseModel):
     input_life: int | None = Field(
         default=None,
         ge=0,
+        le=LONGEST_LIFE,
         description="Seconds after which a batch input file expires unless its upload says otherwise; 0: never.",
     )
     output_life: int | None = Field(
         default=None,
         ge=0,
+        le=LONGEST_LIFE,
         description="Seconds after which an output or error file expires unless its batch says otherwise; 0: never.",
     )
 

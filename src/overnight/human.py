@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 MINUTE = 60
 HOUR = 3600
 DAY = 86_400
+_LAST_SECOND = 253_402_300_799
 
 
 def size(count: int | None) -> str:
@@ -117,10 +118,10 @@ def _rough(seconds: float) -> str:
 
 
 def moment(timestamp: int | None) -> str:
-    """`2026-11-23T06:07:41Z`."""
+    """`2026-11-23T06:07:41Z`; what is beyond the last date that can be written is shown as that."""
     if not timestamp:
         return ""
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(min(timestamp, _LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def listing(parts: Sequence[str]) -> str:

@@ -9,6 +9,9 @@ from tests.cli.conftest import Cli, Outcome
 from tests.support.issuer import AUDIENCE, Issuer
 from tests.support.service import Service, eventually
 
+from overnight.cli.exit_codes import ExitCode
+from overnight.cli.keys import MOST_DAYS
+from overnight.domain.limits import LONGEST_LIFE
 from overnight.testing.upstream import ScriptedUpstream
 
 KEY = r"ovn_[0-9a-f]{32}"
@@ -32,6 +35,15 @@ def test_a_key_is_shown_once(bare: Cli) -> None:
         *("id", "resource", "prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
     }
     assert found.stdout.strip() not in listed.stdout + as_json.stdout
+
+
+def test_a_key_lives_a_hundred_years_at_most(bare: Cli) -> None:
+    """Beyond, there is no date to show."""
+    found = bare("keys", "create", "--data-dir", "data", "--days", str(MOST_DAYS + 1))
+
+    assert MOST_DAYS * 86_400 == LONGEST_LIFE
+    assert (found.code, found.stdout) == (ExitCode.USAGE, "")
+    assert "36500" in found.stderr
 
 
 def test_resources_are_created_and_then_opened_by_keys(bare: Cli) -> None:

@@ -123,6 +123,12 @@ def test_moments_are_exact() -> None:
     assert human.moment(None) == ""
 
 
+@pytest.mark.parametrize("timestamp", [253_402_300_799, 253_402_300_800, 2**63 - 1])
+def test_a_moment_beyond_all_dates_is_shown_as_the_last(timestamp: int) -> None:
+    """A list has to show all that is stored."""
+    assert human.moment(timestamp) == "9999-12-31T23:59:59Z"
+
+
 @pytest.mark.parametrize(
     ("count", "noun", "words"), [(1, "line", "1 line"), (50_000, "line", "50,000 lines"), (2, "reply", "2 replies")]
 )

@@ -160,6 +160,7 @@ def test_resources_of_the_key_file_are_there_from_the_start(admin: Http):
         ("/admin/keys", {"scope": "write"}, (400, "invalid_value", "scope")),
         ("/admin/keys", {"scope": "admin", "resource": "filed"}, (400, "invalid_value", "resource")),
         ("/admin/keys", {"expires_in": 0}, (400, "integer_below_min_value", "expires_in")),
+        ("/admin/keys", {"expires_in": 2**63 - 1}, (400, "integer_above_max_value", "expires_in")),
         ("/admin/keys/key_x/revoke", None, (404, None, None)),
     ],
 )

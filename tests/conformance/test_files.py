@@ -306,6 +306,14 @@ def test_paths_that_clients_really_send_are_understood(http: Http, path: str):
     assert reply.json()["object"] == "list"
 
 
+def test_a_large_file_may_have_a_slash_too_many_in_its_path(http: Http):
+    """Bodies that are read whole may have 1 MiB at most, and what is one is told by the path."""
+    file = Part(name="file", data=b"x" * 2 * 1024 * 1024, filename="large.txt", kind="application/octet-stream")
+    reply = http.post_form("/v1//files", [Part(name="purpose", data="user_data"), file])
+
+    assert reply.status == 200, reply
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -154,6 +154,7 @@ def test_a_hazard_has_a_category_and_is_high(hazards: str, flagged: set[str]) ->
         "",
         "unsafe",
         "unsafe\n",
+        "unsafe" + "\n" * 9_000,
         "unsafe\nS0",
         "unsafe\nS15",
         "unsafe\nS1,",

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from overnight.domain.ids import ADMIN_RESOURCE, DEFAULT_RESOURCE, KeyId, ResourceId
 from overnight.domain.key import Key, Resource, Scope, hash_of
+from overnight.domain.limits import LONGEST_LIFE
 from overnight.services.keys import Authenticator, CreatedKey, KeyService, NewKey
 from overnight.testing.clock import START, ManualClock
 from overnight.testing.entropy import CountedEntropy
@@ -89,6 +90,15 @@ async def test_a_key_has_a_life(gate: Gate) -> None:
 
     assert (mortal.key.expires_at, eternal.key.expires_at) == (NOW + 10, None)
     assert [mortal.key.valid(now) for now in (NOW + 9.9, NOW + 10)] == [True, False]
+
+
+@pytest.mark.parametrize("life", [0, LONGEST_LIFE + 1, 2**63 - 1])
+async def test_a_life_has_an_end_that_is_a_date(gate: Gate, life: int) -> None:
+    """What no calendar holds could neither be stored nor shown."""
+    with pytest.raises(InvalidRequest, match="Invalid 'expires_in'") as raised:
+        await gate.service.create(NewKey(life=life))
+
+    assert (raised.value.param, await gate.service.list()) == ("expires_in", [])
 
 
 async def test_the_first_key_brings_the_default_resource(gate: Gate) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +421,7 @@ class TestInputs:
         assert len(set(seeds)) == 2
 
 
-FAST = OverQuota.FAIL_FAST
+FAST, QUEUE = OverQuota.FAIL_FAST, OverQuota.QUEUE
 
 
 class TestGate:
@@ -479,6 +480,18 @@ class TestGate:
             await desk.gate.check(batch)
 
         assert await desk.gate.state(batch) is None
+
+    @pytest.mark.parametrize(("over", "enqueued", "refused"), [(FAST, 8, True), (FAST, 7, False), (QUEUE, 8, False)])
+    async def test_before_a_part_of_an_input_is_copied_only_no_room_at_all_refuses_it(
+        self, tmp_path: Path, over: OverQuota, enqueued: int, *, refused: bool
+    ) -> None:
+        """The part may be small."""
+        desk = Desk(tmp_path, chat(tokens=8, over=over))
+        batch = desk.batch((await desk.file(line())).id)
+        await desk.enqueue(enqueued)
+
+        with pytest.raises(TokenLimitExceeded) if refused else nullcontext():
+            await desk.gate.require_any(batch)
 
     async def test_the_quota_of_a_new_batch_is_that_of_the_model_of_its_first_request(self, tmp_path: Path) -> None:
         """Where that can be told."""

@@ -32,6 +32,7 @@ from overnight.services.requests import PREVIEW_BYTES, RequestService
 from overnight.services.retention import Sweeper
 from overnight.services.retry import NewRetry, RetryService, Which
 from overnight.services.sheets import RequestQuery
+from overnight.services.turns import Turns
 from overnight.services.validate import check_file
 from overnight.testing.blobs import MemoryBlobs
 from overnight.testing.clock import ManualClock
@@ -72,7 +73,7 @@ class Shop:
         self.requests = RequestService(self.batches, self.file_records, self.blobs, self.logs, self.clock)
         self.retries = RetryService(self.requests, self.batch_service, self.files)
         self.deployments = ScriptedDeployments([deployment("m", InProcessUpstream(self.clock))])
-        self.checks = CheckService(self.files, self.blobs, self.deployments, InPlace(), limits)
+        self.checks = CheckService(self.files, self.blobs, self.deployments, Turns(InPlace()), limits)
         uploads = MemoryUploads(self.tables)
         self.sweeper = Sweeper(self.file_records, uploads, self.batches, self.blobs, self.logs, self.clock)
 

@@ -36,6 +36,7 @@ from overnight.domain.usage import Usage
 from overnight.services import estimates, usage
 from overnight.services.estimates import EstimateService, put_prices
 from overnight.services.tokens import count_file
+from overnight.services.turns import Turns
 from overnight.services.usage import UsageQuery, UsageService
 from overnight.testing.clock import START, ManualClock
 from overnight.testing.stores import MemoryBatches, MemoryBooks, MemoryCaps, Tables
@@ -386,7 +387,7 @@ class TestEstimates:
 
     @pytest.fixture
     def service(self, desk: Desk, slow: Slow) -> EstimateService:
-        return EstimateService(desk.files, MemoryBatches(desk.tables), desk.blobs, slow, Words(), PRICES)
+        return EstimateService(desk.files, MemoryBatches(desk.tables), desk.blobs, Turns(slow), Words(), PRICES)
 
     async def test_tokens_and_cost_are_told_by_model(self, desk: Desk, service: EstimateService) -> None:
         file = await desk.receive(request(max_tokens=100), request(max_tokens=50), request("free"))

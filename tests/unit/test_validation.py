@@ -305,6 +305,23 @@ def test_a_custom_id_is_used_once(custom_id: str, flavour: Flavour) -> None:
     assert f"'{custom_id[:64]}'" in checker.verdict()[0].message
 
 
+@pytest.mark.parametrize(
+    ("again", "padding", "good"),
+    [
+        ('"custom_id":"b",', 5_000, False),
+        ('"custom\\u005fid":"b",', 5_000, False),
+        ('"custom_id":"\\u0061",', 5_000, True),
+        ('"x":"b",', 5_000, True),
+        ('"custom_id":"b",', 10, True),
+    ],
+)
+def test_a_long_line_that_lists_would_name_otherwise_than_results_is_refused(again: str, padding: int, *, good: bool):
+    """Lists read its beginning only; a short line is read as a whole, and its last custom_id is its name."""
+    line = f'{{"custom_id":"a",{again}' + encode(a_line("a", text="x" * padding)).decode().split(",", 1)[1]
+
+    assert found(check(line.encode())) == ([] if good else [("invalid_request", "custom_id", 1)])
+
+
 def test_equal_ids_in_other_spelling_are_equal() -> None:
     """Escapes are read before ids are compared."""
     assert found(check(a_line("a"), encode(a_line()).replace(b'"a"', b'"\\u0061"'))) == [

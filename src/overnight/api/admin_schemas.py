@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from overnight.api.schemas import Taken
 from overnight.domain.key import Key, Scope
+from overnight.domain.limits import LONGEST_LIFE
 from overnight.domain.quota import Offer
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ class CreateKeyBody(Taken):
         default=None, description="The resource that it opens; `default` if left out, none for an admin key."
     )
     scope: str = Field(default=Scope.SUBMIT, description="What it may do: `read`, `submit` or `admin`.")
-    expires_in: int | None = Field(default=None, ge=1, description="Seconds until it expires; never if left out.")
+    expires_in: int | None = Field(
+        default=None,
+        ge=1,
+        le=LONGEST_LIFE,
+        description="Seconds until it expires, about 100 years at most; never if left out.",
+    )
 
 
 class ResourceObject(BaseModel):

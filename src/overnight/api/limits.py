@@ -41,6 +41,7 @@ CALLER = "overnight.caller"
 
 Caller: TypeAlias = tuple[str, bytes]
 
+_SLASHES = re.compile(r"//+")
 _FILE = re.compile(rf"{API}/files/?$|/studio/upload$")
 _PART = re.compile(rf"{API}/uploads/[^/]+/parts/?$")
 # It counts the attempts to sign in itself; a session that is over is no wrong key, and its visitors send none.
@@ -68,6 +69,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Some clients put a slash too many behind the endpoint (CONTRACT section 1.2); all that decides by the path is
+        # further in.
+        scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
         refusal = _shape_problem(scope) or self._size_problem(scope)
         if refusal is not None:
             await refusal(scope, receive, send)

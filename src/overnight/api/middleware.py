@@ -1,4 +1,4 @@
-"""What every request passes through: a clean path, the key, and a bound on bodies that are read whole."""
+"""What every request passes through: the key, and a bound on bodies that are read whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from overnight.api.auth import Keys
 
-_SLASHES = re.compile(r"//+")
 _TAKES_FILES = re.compile(rf"{API}/files/?$|{API}/uploads/[^/]+/parts$")
 _KEYED = ("/v1/", "/openai/")
 _ADMIN = "/admin/"
@@ -40,8 +39,6 @@ class Entrance:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Some clients put a slash too many behind the endpoint (CONTRACT section 1.2).
-        scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
         headers = dict(scope["headers"])
         try:
             await self._let_in(scope, headers)

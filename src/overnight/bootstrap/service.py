@@ -48,6 +48,7 @@ from overnight.services.retention import Sweeper
 from overnight.services.retry import RetryService
 from overnight.services.traffic import Traffic
 from overnight.services.troubles import TroublesInMind
+from overnight.services.turns import Turns
 from overnight.services.uploads import UploadService
 from overnight.services.upstreams import UpstreamService
 from overnight.studio.app import Studio
@@ -200,16 +201,17 @@ def _services(
     files = FileService(base.files, blobs, clock, entropy, limits, strict_suffix=settings.strict_suffix)
     batches = BatchService(base.batches, clock, entropy, limits, dispatcher, quotas.gate)
     requests = RequestService(base.batches, base.files, blobs, base.storage.results, clock)
+    allowances, turns = allowances_of(settings.rate, limits, clock), Turns(base.offload)
     return Services(
         files=files,
         uploads=UploadService(base.uploads, files, blobs, clock, entropy, limits),
         batches=batches,
         requests=requests,
-        retries=RetryService(requests, batches, files),
-        checks=CheckService(files, blobs, base.catalogue, base.offload, limits),
+        retries=RetryService(requests, batches, files, allowances),
+        checks=CheckService(files, blobs, base.catalogue, turns, limits),
         keys=key_service,
         usage=base.usage,
-        estimates=EstimateService(files, base.batches, blobs, base.offload, quotas.counters, base.usage.prices),
+        estimates=EstimateService(files, base.batches, blobs, turns, quotas.counters, base.usage.prices),
         webhooks=webhook_service,
         deployments=base.catalogue,
         upstreams=UpstreamService(base.catalogue, base.router),
@@ -217,7 +219,7 @@ def _services(
         quotas=quotas.parts.service,
         quota_admin=quotas.admin,
         gate=quotas.gate,
-        allowances=allowances_of(settings.rate, limits, clock),
+        allowances=allowances,
     )
 
 

@@ -27,6 +27,7 @@ R = TypeVar("R")
 SCOPES = ("read", "submit")
 OFFERS = ("enterprise", "default", "credit-card", "msdn", "free")
 _DAY = 86_400
+MOST_DAYS = 36_500
 _WHERE = (
     "Works on the data folder itself, also while the service runs on it, which takes up changes within 5 seconds. "
     "Whoever may write the folder may make keys."
@@ -130,7 +131,7 @@ def keys() -> None:
 @click.option("--resource", metavar="NAME", help="What it opens [default: default]")
 @click.option("--scope", type=click.Choice(SCOPES), help="What it may do [default: submit]")
 @click.option("--admin", is_flag=True, help="Make a key for the admin API, which opens no resource")
-@click.option("--days", metavar="N", type=click.IntRange(min=1), help="Days until it expires [default: never]")
+@click.option("--days", metavar="N", type=click.IntRange(1, MOST_DAYS), help="Days until it expires [default: never]")
 @data_folder
 @pass_session
 def create(

@@ -261,7 +261,8 @@ class _Chat(msgspec.Struct):
 
 _chat_decoder = msgspec.json.Decoder(_Chat)
 
-_UNSAFE = re.compile(r"unsafe\s*\n\s*(S\d{1,2}(?:\s*,\s*S\d{1,2})*)")
+# Only the first of several line breaks can be the one that is wanted: looking for others takes quadratic time.
+_UNSAFE = re.compile(r"unsafe[^\S\n]*\n\s*(S\d{1,2}(?:\s*,\s*S\d{1,2})*)")
 _LAST_HAZARD = 14
 # The hazards of Llama Guard 3; those that are none of Azure's categories are missing here and count for nothing.
 _HAZARDS: dict[int, Category] = {

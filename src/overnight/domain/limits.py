@@ -31,6 +31,9 @@ KEY_SECONDS = DAY
 RETRY_SECONDS = 60
 """How long after a batch was created a request that a client sends again, without a key, is taken for the same one."""
 
+LONGEST_LIFE = 36_500 * DAY
+"""The longest time, of about a hundred years, after which anything can be told to expire: its end is a date."""
+
 CREATION_SECONDS = 3_600
 """The time over which created batches are counted."""
 ADMIN_PAGE, LARGEST_ADMIN_PAGE = 100, 1_000

@@ -10,9 +10,10 @@ from overnight.domain.batch import BatchStatus
 from overnight.domain.errors import InvalidRequest
 from overnight.domain.ids import BatchId
 
-_CONDITION = re.compile(r"(created_at|status)\s+(eq|ne|gt|ge|lt|le)\s+('[^']*'|\d{1,12})", re.IGNORECASE)
-_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
-_ORDER = re.compile(r"created_at(\s+(asc|desc))?", re.IGNORECASE)
+# All are for texts with single blanks: patterns that look for runs of them take quadratic time on long ones.
+_CONDITION = re.compile(r"(created_at|status) (eq|ne|gt|ge|lt|le) ('[^']*'|\d{1,12})", re.IGNORECASE)
+_AND = re.compile(r" and ", re.IGNORECASE)
+_ORDER = re.compile(r"created_at( (asc|desc))?", re.IGNORECASE)
 _STATUSES = {status.replace("_", ""): status for status in BatchStatus}
 
 
@@ -39,20 +40,24 @@ def parse_filter(text: str | None) -> tuple[Condition, ...]:
     Raises:
         InvalidRequest: a condition is of another form.
     """
-    return tuple(_condition(part) for part in _AND.split(text.strip())) if text else ()
+    return tuple(_condition(part) for part in _AND.split(_single_spaced(text))) if text else ()
 
 
 def parse_order(text: str | None) -> bool:
     """Read an order and say whether the oldest come first. Raises ``InvalidRequest``."""
-    match = _ORDER.fullmatch((text or "created_at desc").strip())
+    match = _ORDER.fullmatch(_single_spaced(text or "created_at desc"))
     if match is None:
         message = f"Invalid value for '$orderby': '{text}'. Supported values are: 'created_at asc', 'created_at desc'."
         raise InvalidRequest(message, param="$orderby", code="invalid_value")
     return (match[2] or "asc").lower() == "asc"
 
 
+def _single_spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _condition(text: str) -> Condition:
-    match = _CONDITION.fullmatch(text.strip())
+    match = _CONDITION.fullmatch(text)
     if match is None:
         raise _unreadable(text)
     field, operator, value = match[1].lower(), match[2].lower(), match[3].strip("'")

@@ -9,6 +9,9 @@ from msgspec import UNSET, Raw, UnsetType
 
 BOM = b"\xef\xbb\xbf"
 
+HEAD_BYTES = 4_096
+"""So much of a longer line is read where its custom_id alone is wanted."""
+
 
 class BodyHead(msgspec.Struct, frozen=True):
     """The members of a body that validation looks at; all others are skipped, yet must be well-formed JSON."""
@@ -54,6 +57,18 @@ _OPENING = frozenset({b"{", b"["})
 _CLOSING = frozenset({b"}", b"]"})
 
 decode_head = _head_decoder.decode
+
+# A custom_id behind nothing but a method and a url; where it stands elsewhere the whole line is read.
+_EARLY_CUSTOM_ID = re.compile(
+    rb'\s*\{(?:\s*"(?:method|url)"\s*:\s*"[^"\\]*"\s*,)*\s*"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
+)
+_text_decoder = msgspec.json.Decoder(str)
+
+
+def early_custom_id(raw: bytes) -> str | None:
+    """Read a custom_id off the first ``HEAD_BYTES`` of a line; ``None`` if it does not stand where it usually does."""
+    found = _EARLY_CUSTOM_ID.match(raw, 0, HEAD_BYTES)
+    return None if found is None else _text_decoder.decode(found[1])
 
 
 def parse_request(line: int, raw: bytes) -> Request:

@@ -15,7 +15,7 @@ from overnight.domain.embedding import count_inputs
 from overnight.domain.endpoints import EMBEDDINGS, REQUIRED_FIELD, canonical, same_endpoint
 from overnight.domain.flavour import Flavour
 from overnight.domain.limits import PROBLEMS_KEPT
-from overnight.domain.request import RequestHead, decode_head
+from overnight.domain.request import HEAD_BYTES, RequestHead, decode_head, early_custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +88,9 @@ class Checker:
             head = decode_head(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._add(self._malformed(number, raw) or self._explain(number, raw))
+            return
+        if len(raw) > HEAD_BYTES and early_custom_id(raw) not in {None, head.custom_id}:
+            self._add(_named_twice(number))
             return
         if not self._like_the_last(number, head, raw):
             problem = self._malformed(number, raw) or self._wrong(number, head, raw)
@@ -274,6 +277,12 @@ def _id_key(custom_id: str) -> str | bytes:
 def _required(field: str, number: int) -> Problem:
     message = f"{field.capitalize()} parameter is required."
     return Problem(code="invalid_request", message=message, param=f"body.{field}", line=number)
+
+
+def _named_twice(number: int) -> Problem:
+    # Lists read the first one of a long line, and results have the last one, as readers of JSON do.
+    message = "This line has the member 'custom_id' twice, with different values. Give each request one custom_id."
+    return Problem(code="invalid_request", message=message, param="custom_id", line=number)
 
 
 def _too_deep(number: int) -> Problem:

@@ -77,6 +77,8 @@ class BatchService:
         self._limits = limits
         self._signals = signals
         self._gate = gate
+        # Batches are never removed, so a full hour stays full until its oldest batch leaves it.
+        self._full_until: dict[tuple[ResourceId, Flavour], int] = {}
 
     async def create(self, resource: ResourceId, flavour: Flavour, new: NewBatch) -> Batch:
         """Create a batch in ``validating``; what is in its file is looked at later.
@@ -95,7 +97,8 @@ class BatchService:
         try:
             stored = await self._add(batch, new, now)
         except BoundReached as reached:
-            raise self._too_many(flavour, reached) from reached
+            self._full_until[resource, flavour] = reached.oldest + CREATION_SECONDS
+            raise self._too_many(flavour, reached.oldest + CREATION_SECONDS) from reached
         if stored.id == batch.id:
             self._signals.batch_created()
         elif stored.fingerprint != batch.fingerprint:
@@ -115,6 +118,19 @@ class BatchService:
         if stored is not None and stored.fingerprint != batch.fingerprint:
             raise _key_reused(stored)
         return stored
+
+    async def require_room(self, resource: ResourceId, flavour: Flavour, new: NewBatch) -> None:
+        """Refuse what ``create`` is known to refuse before the input is there; ``new`` names the file it comes from.
+
+        Raises ``TooManyRequests`` and ``TokenLimitExceeded`` as ``create`` does.
+        """
+        now = int(self._clock.now())
+        self._full_until = {whose: until for whose, until in self._full_until.items() if until > now}
+        until = self._full_until.get((resource, flavour))
+        if until is not None:
+            raise self._too_many(flavour, until)
+        if self._gate is not None:
+            await self._gate.require_any(self._draft(resource, flavour, new, now))
 
     def _draft(self, resource: ResourceId, flavour: Flavour, new: NewBatch, now: int) -> Batch:
         _check_key(new.idempotency_key)
@@ -152,9 +168,9 @@ class BatchService:
         await self._batches.add(batch, bound=bound)
         return batch
 
-    def _too_many(self, flavour: Flavour, reached: BoundReached) -> TooManyRequests:
+    def _too_many(self, flavour: Flavour, until: int) -> TooManyRequests:
         most = self._limits[flavour].batches_per_hour
-        wait = max(1.0, reached.oldest + CREATION_SECONDS - self._clock.now())
+        wait = max(1.0, until - self._clock.now())
         message = (
             f"The limit of {most:,} batches created within an hour is reached. The next one can be created in"
             f" {ceil(wait):,} seconds. Put more requests into one batch."

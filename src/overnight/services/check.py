@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from overnight.domain.ids import FileId, ResourceId
     from overnight.domain.limits import Limits
     from overnight.ports.blobs import Blobs
-    from overnight.ports.offload import Offload
     from overnight.ports.upstream import Deployments
     from overnight.services.files import FileService
+    from overnight.services.turns import Turns
 
 FIRST_REQUESTS = 3
 """So many requests are shown."""
@@ -78,20 +78,20 @@ class FileCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckService:
-    """The use case of checking a file that is stored."""
+    """The use case of checking a file that is stored; one at a time, for batches need the processes too."""
 
     def __init__(
         self,
         files: FileService,
         blobs: Blobs,
         deployments: Deployments,
-        offload: Offload,
+        turns: Turns,
         limits: Mapping[Flavour, Limits],
     ) -> None:
         self._files = files
         self._blobs = blobs
         self._deployments = deployments
-        self._offload = offload
+        self._turns = turns
         self._limits = limits
 
     async def check(self, resource: ResourceId, flavour: Flavour, file_id: FileId) -> FileCheck:
@@ -115,9 +115,9 @@ class CheckService:
             models=names if known.complete else None,
         )
         try:
-            async with self._blobs.local(file.blob) as path:
-                report = await self._offload.run(check_file, path, rules)
-                survey = await self._offload.run(survey_file, path, limits.requests_per_file, limits.line_bytes)
+            async with self._turns.turn(resource) as offload, self._blobs.local(file.blob) as path:
+                report = await offload.run(check_file, path, rules)
+                survey = await offload.run(survey_file, path, limits.requests_per_file, limits.line_bytes)
         except FileNotFoundError as error:
             raise no_such_file(file_id) from error
         models = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from overnight.ports.offload import Offload
     from overnight.ports.tokens import TokenCounters
     from overnight.services.files import FileService
+    from overnight.services.turns import Turns
 
 _MOST_KEPT = 256
 _LOOKED_AT = 100
@@ -58,7 +58,8 @@ class EstimateService:
     """Estimates what files will need.
 
     Counting takes a worker process for up to seconds, and those check the input of batches too: so one file is counted
-    at a time, and what was found is kept for the files that were asked about last. A file never changes.
+    at a time, in turn with what else does so, and what was found is kept for the files that were asked about last. A
+    file never changes.
     """
 
     def __init__(
@@ -66,17 +67,16 @@ class EstimateService:
         files: FileService,
         batches: Batches,
         blobs: Blobs,
-        offload: Offload,
+        turns: Turns,
         counters: TokenCounters,
         prices: Prices,
     ) -> None:
         self._files = files
         self._batches = batches
         self._blobs = blobs
-        self._offload = offload
         self._counters = counters
         self._prices = prices
-        self._counting = asyncio.Lock()
+        self._turns = turns
         self._kept: dict[FileId, FileTokens] = {}
 
     async def estimate(self, resource: ResourceId, file_id: FileId) -> Estimate:
@@ -93,9 +93,8 @@ class EstimateService:
                 " 'batch' can be estimated."
             )
             raise InvalidRequest(message, param="file_id", code="invalid_value")
-        async with self._counting:
-            tokens = self._kept.pop(file.id, None) or await self._count(file)
-            self._keep(file.id, tokens)
+        tokens = self._kept.get(file.id) or await self._in_turn(file)
+        self._keep(file.id, tokens)
         duration = await self._duration(resource, tokens)
         return msgspec.structs.replace(put_prices(tokens, self._prices), duration=duration)
 
@@ -106,13 +105,21 @@ class EstimateService:
         return forecast(tokens.models[0].model, tokens.requests, newest.items if newest else ())
 
     def _keep(self, file_id: FileId, tokens: FileTokens) -> None:
+        self._kept.pop(file_id, None)
         self._kept[file_id] = tokens
         if len(self._kept) > _MOST_KEPT:
             del self._kept[next(iter(self._kept))]
 
-    async def _count(self, file: File) -> FileTokens:
+    async def _in_turn(self, file: File) -> FileTokens:
+        async with self._turns.turn(file.resource) as offload:
+            # Whoever had the turn before may have asked about the same file.
+            tokens = self._kept.get(file.id) or await self._count(file, offload)
+            self._keep(file.id, tokens)
+        return tokens
+
+    async def _count(self, file: File, offload: Offload) -> FileTokens:
         async with self._blobs.local(file.blob) as path:
-            return await self._offload.run(count_file, path, self._counters)
+            return await offload.run(count_file, path, self._counters)
 
 
 def _cost(tokens: ModelTokens, prices: Prices) -> CostRange | None:

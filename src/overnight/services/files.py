@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # Enough of a file to see whether its first line is JSON; a longer first line is judged by its start.
 _PEEK_BYTES = 64 * 1024
 
+# Of more deleted files that wait for a sweep, one more can wait as well.
+_GONE_LOOKED_AT = 100
+
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -207,6 +210,10 @@ class FileService:
         if most is not None and await self._files.count(resource, expiring=expiring, now=self._clock.now()) >= most:
             raise self.quota_exceeded(flavour, expiring=expiring)
 
+    async def check_input_quota(self, resource: ResourceId, flavour: Flavour) -> None:
+        """Refuse one batch input more than the flavour allows. Raises ``QuotaExceeded``."""
+        await self.check_quota(resource, flavour, expiring=self._limits[flavour].input_life is not None)
+
     def quota_exceeded(self, flavour: Flavour, *, expiring: bool) -> QuotaExceeded:
         """Say that there are as many files as there may be, in Azure's words."""
         kind, most = "with" if expiring else "without", self._most(flavour, expiring=expiring)
@@ -256,6 +263,17 @@ class FileService:
         """Delete a file; its bytes stay until no active batch reads them. Raises ``NotFound``."""
         if not await self._files.delete(resource, file_id, now=self._clock.now()):
             raise no_such_file(file_id)
+
+    async def discard(self, resource: ResourceId, file_id: FileId) -> None:
+        """Delete a file that nobody was told of, and its bytes at once rather than when the next sweep comes to them.
+
+        Should a batch have been made of it all the same, its bytes stay until that has ended. Raises ``Unavailable``.
+        """
+        await self._files.delete(resource, file_id, now=self._clock.now())
+        for file in await self._files.gone(now=0, limit=_GONE_LOOKED_AT):
+            if file.id == file_id:
+                await self._blobs.delete(file.blob)
+                await self._files.forget_bytes(file)
 
 
 def _read(path: Path, start: int, length: int) -> bytes:

@@ -44,17 +44,28 @@ class Gate:
 
         What cannot be told at once is left to validation. Raises ``TokenLimitExceeded``.
         """
-        if not any(each.over_quota is OverQuota.FAIL_FAST for each in self._deployments.known().deployments):
-            return
-        file = await self._input(batch)
-        state = await self._state(batch, file)
-        if file is None or state is None or state.over_quota is not OverQuota.FAIL_FAST or state.available is None:
+        file, state = await self._bounded(batch)
+        if file is None or state is None or state.available is None:
             return
         tokens = await self._tokens(file) if state.available else None
         if tokens is None and state.available:
             return
         if tokens is None or tokens > state.available:
             raise _refused(batch, state, tokens)
+
+    async def require_any(self, batch: Batch) -> None:
+        """Refuse as ``check`` does where no token at all fits; the input may be a part of the file that is named."""
+        _, state = await self._bounded(batch)
+        if state is not None and state.available == 0:
+            raise _refused(batch, state, None)
+
+    async def _bounded(self, batch: Batch) -> tuple[File | None, QuotaState | None]:
+        """Give the input of a batch, and its quota if its deployment refuses early."""
+        if not any(each.over_quota is OverQuota.FAIL_FAST for each in self._deployments.known().deployments):
+            return None, None
+        file = await self._input(batch)
+        state = await self._state(batch, file)
+        return file, state if state is not None and state.over_quota is OverQuota.FAIL_FAST else None
 
     async def state(self, batch: Batch) -> QuotaState | None:
         """Give the quota that a batch counts against, if there is a limit and the deployment can be told."""

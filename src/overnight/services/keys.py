@@ -11,6 +11,7 @@ from overnight.domain import ids
 from overnight.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from overnight.domain.ids import ADMIN_RESOURCE, DEFAULT_RESOURCE, KeyId, ResourceId
 from overnight.domain.key import Key, Resource, Scope, hash_of, is_resource_name, is_secret, new_secret, prefix_of
+from overnight.domain.limits import LONGEST_LIFE
 from overnight.ports.batches import Page
 from overnight.services.files import unknown_cursor
 
@@ -136,8 +137,10 @@ class KeyService:
 
         Raises:
             NotFound: there is no such resource.
-            InvalidRequest: an admin key is to open a resource, or to do something else as well.
+            InvalidRequest: an admin key is to open a resource, or to do something else as well; or the life is outside
+                of 1 second to about 100 years.
         """
+        _check_life(new.life)
         now = int(self._clock.now())
         resource = _resource_of(new)
         if resource in {DEFAULT_RESOURCE, ADMIN_RESOURCE}:
@@ -209,6 +212,12 @@ class KeyService:
             message = f"'{text}' is too short to name a key. Write at least {_SHORTEST_BEGINNING} characters of its id."
             raise InvalidRequest(message)
         return found[0]
+
+
+def _check_life(life: int | None) -> None:
+    if life is not None and not 1 <= life <= LONGEST_LIFE:
+        message = f"Invalid 'expires_in': {life} is not between 1 and {LONGEST_LIFE} seconds. Leave it out for no end."
+        raise InvalidRequest(message, param="expires_in", code="invalid_value")
 
 
 def _resource_of(new: NewKey) -> ResourceId:

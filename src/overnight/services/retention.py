@@ -37,6 +37,9 @@ _ORPHAN_AFTER = 3_600
 # A batch whose input expires at the moment of its creation has the bytes kept by the time this is over.
 _EXPIRED_FOR = 60
 
+# An upload that was about to expire when it was completed has its parts put together by the time this is over.
+_UPLOAD_EXPIRED_FOR = 600
+
 _OF_BATCHES = "batches/"
 
 
@@ -71,7 +74,8 @@ class Sweeper:
             if removed:
                 await self._files.forget_bytes(removed)
             went += len(removed)
-        async for uploads in self._loads(lambda last: self._uploads.finished(now=now, limit=_AT_ONCE, after=last)):
+        over = now - _UPLOAD_EXPIRED_FOR
+        async for uploads in self._loads(lambda last: self._uploads.finished(now=over, limit=_AT_ONCE, after=last)):
             for upload in uploads:
                 went += await self._sweep_upload(upload)
         self._stuck.tell()

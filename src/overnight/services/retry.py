@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from overnight.domain.errors import Conflict, InvalidRequest, TooManyRequests
+from overnight.domain.errors import Conflict, InvalidRequest, TooManyRequests, Unavailable
 from overnight.domain.file import ExpiresAfter
 from overnight.domain.ids import FileId
 from overnight.domain.limits import METADATA_PAIRS
+from overnight.domain.listing import BatchQuery
 from overnight.domain.places import Place, State
 from overnight.services.batches import NewBatch
 from overnight.services.files import NewFile
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from overnight.domain.ids import BatchId, ResourceId
     from overnight.services.batches import BatchService
     from overnight.services.files import FileService, Receiver
+    from overnight.services.rates import Allowances
     from overnight.services.requests import RequestService
     from overnight.services.sheets import Sheet, Span
 
@@ -35,6 +38,7 @@ RETRY_OF = "retry_of"
 _NO_FILE = FileId("")
 _LINES_AT_ONCE = 1_000
 _PIECE = 1024 * 1024
+_LOOKED_AT = 100
 
 
 class Which(StrEnum):
@@ -63,10 +67,17 @@ class NewRetry(msgspec.Struct, frozen=True, kw_only=True):
 class RetryService:
     """The use case of retrying."""
 
-    def __init__(self, requests: RequestService, batches: BatchService, files: FileService) -> None:
+    def __init__(
+        self,
+        requests: RequestService,
+        batches: BatchService,
+        files: FileService,
+        allowances: Allowances | None = None,
+    ) -> None:
         self._requests = requests
         self._batches = batches
         self._files = files
+        self._allowances = allowances
 
     async def retry(self, resource: ResourceId, batch_id: BatchId, new: NewRetry) -> Batch:
         """Create a batch from lines of the input of another, byte for byte, with its endpoint and metadata.
@@ -78,7 +89,8 @@ class RetryService:
             Conflict: the batch has not ended, its input is gone, it has no such requests, or the key was used for
                 another request.
             QuotaExceeded: the resource has as many files as it may.
-            TooManyRequests: it created as many batches within an hour as it may.
+            TokenLimitExceeded: the new batch does not fit into the quota of its deployment.
+            TooManyRequests: it created as many batches within an hour, or begins or sends as many files, as it may.
         """
         old = await self._batches.get(resource, batch_id)
         if not old.ended:
@@ -88,16 +100,43 @@ class RetryService:
         repeated = await self._batches.repeated(resource, old.flavour, _new_batch(old, _NO_FILE, new))
         if repeated is not None:
             return repeated
-        file_id = await self._copy(old, new.which)
+        # And before hundreds of megabytes are copied only to be thrown away.
+        await self._batches.require_room(resource, old.flavour, _new_batch(old, old.input_file_id, new))
+        await self._files.check_input_quota(resource, old.flavour)
+        with self._counted(old):
+            file_id = await self._copy(old, new.which)
+        return await self._create(old, file_id, new)
+
+    @contextmanager
+    def _counted(self, old: Batch) -> Iterator[None]:
+        """Count the copy as a file that is sent: it costs as much."""
+        if self._allowances is None:
+            yield
+            return
+        self._allowances.count_file(old.resource, old.flavour)
+        with self._allowances.uploading(old.resource):
+            yield
+
+    async def _create(self, old: Batch, file_id: FileId, new: NewRetry) -> Batch:
         try:
-            batch = await self._batches.create(resource, old.flavour, _new_batch(old, file_id, new))
+            batch = await self._batches.create(old.resource, old.flavour, _new_batch(old, file_id, new))
+        except Unavailable:
+            # Whether the batch was stored cannot be told by this: only by looking, if that is possible by now.
+            with suppress(Unavailable):
+                if not await self._is_read(old.resource, file_id):
+                    await self._files.discard(old.resource, file_id)
+            raise
         except (InvalidRequest, Conflict, TooManyRequests):
-            await self._files.delete(resource, file_id)
+            await self._files.discard(old.resource, file_id)
             raise
         if batch.input_file_id != file_id:
             # This repeats a request that was first, and nobody knows of our file.
-            await self._files.delete(resource, file_id)
+            await self._files.discard(old.resource, file_id)
         return batch
+
+    async def _is_read(self, resource: ResourceId, file_id: FileId) -> bool:
+        newest = await self._batches.page(resource, BatchQuery(limit=_LOOKED_AT))
+        return any(batch.input_file_id == file_id for batch in newest.items)
 
     async def _copy(self, old: Batch, which: Which) -> FileId:
         if not old.accepted:

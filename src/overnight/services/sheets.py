@@ -6,7 +6,6 @@ All of it is synchronous, reads small pieces at known offsets, and belongs in a 
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -30,6 +29,7 @@ from overnight.domain.places import (
     unpack,
 )
 from overnight.domain.reason import custom_id_in
+from overnight.domain.request import HEAD_BYTES, early_custom_id
 from overnight.domain.trail import name_of
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ SCAN_BYTES = 16 * 1024 * 1024
 """And reads about so many bytes of the input at most."""
 
 _ENTRIES_AT_ONCE = 4_096
-_HEAD_BYTES = 4_096
-# A custom_id behind nothing but a method and a url; where it stands elsewhere the whole line is read.
-_EARLY_CUSTOM_ID = re.compile(
-    rb'\s*\{(?:\s*"(?:method|url)"\s*:\s*"[^"\\]*"\s*,)*\s*"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
-)
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -57,7 +52,6 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 _named_decoder = msgspec.json.Decoder(_Named)
-_text_decoder = msgspec.json.Decoder(str)
 
 
 class RequestQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,7 +317,7 @@ class _Search:
     def custom_id(self, sheet: Sheet, line: int, place: Place) -> str | None:
         """Read a custom_id, and count the bytes that this may take."""
         span = sheet.line(line, place)
-        self._bytes += _HEAD_BYTES if span is None else span.length
+        self._bytes += HEAD_BYTES if span is None else span.length
         return _custom_id(span, sheet, place)
 
     def is_over(self, line: int) -> bool:
@@ -362,14 +356,14 @@ def _custom_id(span: Span | None, sheet: Sheet, place: Place) -> str | None:
         result = sheet.result(place)
         if result is None:
             return None
-        return custom_id_in(result.read(_HEAD_BYTES)) or custom_id_in(result.read())
+        return custom_id_in(result.read(HEAD_BYTES)) or custom_id_in(result.read())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedPlaces("an entry points to what is no request") from error
 
 
 def _custom_id_of_line(span: Span) -> str:
-    if span.length > _HEAD_BYTES:
-        early = _EARLY_CUSTOM_ID.match(span.read(_HEAD_BYTES))
+    if span.length > HEAD_BYTES:
+        early = early_custom_id(span.read(HEAD_BYTES))
         if early is not None:
-            return _text_decoder.decode(early[1])
+            return early
     return _named_decoder.decode(span.read()).custom_id

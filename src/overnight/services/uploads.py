@@ -154,7 +154,11 @@ class UploadService:
         upload.require_pending()
         parts = await self._ordered(upload, part_ids)
         async with self._files.receiving(flavour, limit=upload.bytes) as receiver:
-            digest = await self._join(parts, receiver)
+            try:
+                digest = await self._join(parts, receiver)
+            except FileNotFoundError:
+                await self._still_pending(upload)
+                raise
             if md5 is not None and digest != md5.lower():
                 message = f"The MD5 of the {receiver.size:,} bytes received is {digest}, not {md5}."
                 raise InvalidRequest(message, param="md5", code="invalid_value")
@@ -167,7 +171,7 @@ class UploadService:
             raise self._files.quota_exceeded(flavour, expiring=file.expires_at is not None) from reached
         if not saved:
             await self._blobs.delete(file.blob)
-            (await self.get(resource, upload_id)).require_pending()
+            await self._still_pending(upload)
         return done, file
 
     async def cancel(self, resource: ResourceId, upload_id: UploadId) -> Upload:
@@ -179,12 +183,17 @@ class UploadService:
             (await self.get(resource, upload_id)).require_pending()
         return cancelled
 
+    async def _still_pending(self, upload: Upload) -> None:
+        """Look again: the parts of an upload go once it has ended. Raises ``Conflict`` and ``NotFound``."""
+        (await self.get(upload.resource, upload.id)).require_pending()
+
     async def _ordered(self, upload: Upload, part_ids: Sequence[str]) -> list[Part]:
         wanted = [PartId(part_id) for part_id in part_ids]
         known = {part.id: part for part in await self._uploads.parts(upload.id, wanted)}
         seen: set[PartId] = set()
         for part_id in wanted:
             if part_id not in known or part_id in seen:
+                await self._still_pending(upload)
                 fault = "is named twice" if part_id in known else "is not a part of this upload"
                 message = f"The part '{part_id}' {fault}."
                 raise InvalidRequest(message, param="part_ids", code="invalid_value")

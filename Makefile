@@ -85,7 +85,7 @@ shape: $(DEV_READY) ## check the size budgets, the broad excepts, the wheel and 
 test: $(DEV_READY) ## run all tests; ARGS="-k name" narrows them
 	$(BIN)/pytest tests/unit --numprocesses 2 --cov=overnight.domain --cov=overnight.services --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
-	$(BIN)/pytest --ignore=tests/unit --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest --ignore=tests/unit --numprocesses 3 --dist loadfile $(ARGS)
 
 chaos: $(DEV_READY) ## kill the service 300 times and check what must hold; ARGS="--seed 7 --kills 50"
 	$(BIN)/pytest tests/chaos -m long

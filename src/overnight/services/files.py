@@ -273,7 +273,7 @@ class FileService:
         for file in await self._files.gone(now=0, limit=_GONE_LOOKED_AT):
             if file.id == file_id:
                 await self._blobs.delete(file.blob)
-                await self._files.forget_bytes(file)
+                await self._files.forget_bytes([file])
 
 
 def _read(path: Path, start: int, length: int) -> bytes:

@@ -12,6 +12,7 @@ from tests.support.api import OPENAI, PREFIXES, Api, Prefix, chats
 from tests.support.http import Http, Reply
 from tests.support.service import Service, eventually
 
+from overnight.adapters.sql.database import sqlite_file
 from overnight.bootstrap.keys import with_keys
 from overnight.config import Settings
 from overnight.domain.key import Scope, hash_of
@@ -30,6 +31,12 @@ def a_key(data_dir: Path, **wanted: object) -> CreatedKey:
 
 def revoke(data_dir: Path, key: CreatedKey) -> None:
     with_keys(Settings(data_dir=data_dir), lambda service: service.revoke(key.key.id))
+
+
+def expire(data_dir: Path, key: CreatedKey) -> None:
+    """Have the life of a key be over, as if it had been made long ago."""
+    with closing(sqlite3.connect(sqlite_file(data_dir))) as database, database:
+        database.execute("UPDATE keys SET expires_at = created_at - 1 WHERE id = ?", (key.key.id,))
 
 
 def masked(reply: Reply, key: str) -> tuple[int, bytes, list[str]]:
@@ -87,7 +94,8 @@ def test_a_key_that_reads_changes_nothing(keyed: Service, prefix: Prefix):
 @pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: prefix.name)
 def test_unknown_revoked_and_expired_keys_are_told_the_same(keyed: Service, prefix: Prefix):
     """Whoever found a key on the street learns nothing about it."""
-    expired = a_key(keyed.data_dir, life=0)
+    expired = a_key(keyed.data_dir, life=60)
+    expire(keyed.data_dir, expired)
     revoked = a_key(keyed.data_dir)
     revoke(keyed.data_dir, revoked)
     unknown = f"ovn_{'0' * 32}"
